@@ -1,0 +1,1 @@
+"""The playground: 3-D scenes simulated and rendered with MuJoCo, each clip with its ground truth."""

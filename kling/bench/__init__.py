@@ -1,0 +1,1 @@
+"""kling bench: what is claimed, measured."""

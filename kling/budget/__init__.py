@@ -1,0 +1,1 @@
+"""Memory, time and cost before a job runs."""

@@ -1,0 +1,1 @@
+"""Camera poses, paths and their choice."""

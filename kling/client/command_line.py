@@ -1,0 +1,45 @@
+"""The `kling` command: one table of subcommands; each is imported only when called, so that help stays instant."""
+
+import importlib
+import sys
+from collections.abc import Callable
+
+from kling import __version__
+from kling.errors import ConfigError, run_command
+
+# name: ("module:function taking the arguments after the name", what it does)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("kling.client.commands:generate", "make a video on a running service"),
+    "sample": ("kling.pipeline:command", "make a video in this process, without a service"),
+    "inspect": ("kling.model.inspect:command", "parameters, tokens, FLOPs and memory of a preset"),
+    "import-weights": ("kling.model.import_weights:command", "start from Wan 2.1/2.2 weights in a folder"),
+    "scene": ("kling.scene.command:command", "what a prompt is understood as, before anything is drawn"),
+    "demo": ("kling.demo:command", "the whole loop on this machine"),
+}
+
+
+def main() -> None:
+    run_command(lambda: dispatch(sys.argv[1:]))
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run one subcommand; returns its exit code.
+
+    Raises:
+        ConfigError: unknown subcommand.
+    """
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(f"kling {__version__}: text-to-video, from raw clips to a served video\n\nusage: kling COMMAND ...\n")
+        for command, (_, about) in COMMANDS.items():
+            print(f"  {command:<15} {about}")
+        print("\nkling COMMAND --help tells more. Applications: python -m data | train | serve")
+        return 0
+    if name == "--version":
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError("unknown command", where=name, fix=f"Choose one of: {', '.join(COMMANDS)}")
+    module, _, function = COMMANDS[name][0].partition(":")
+    command: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
+    return command(arguments[1:]) or 0

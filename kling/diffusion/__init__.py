@@ -1,0 +1,1 @@
+"""How latents become video: the flow, its samplers, guidance, chunk-causal streaming."""

@@ -1,0 +1,105 @@
+"""The error tree. Every error says what happened, where, and what to do; a command prints it as one line.
+
+KlingError
+ ├─ ConfigError          a value a person set: preset, flag, config field         exit 2
+ ├─ InputError           data a person brought: a video, a folder, a shard        exit 3
+ ├─ CheckpointError      weights: missing, truncated, foreign, not finite         exit 4
+ ├─ StorageError         a place: unreachable, not writable, no space             exit 5
+ ├─ ServiceError         a running service: refused, unreachable, port in use     exit 6
+ └─ InternalError        ours: counts that do not add up, a broken invariant      exit 70
+"""
+
+import sys
+from collections.abc import Callable
+
+
+class KlingError(Exception):
+    """An error a person can act on.
+
+    Args:
+        what: what happened, in one sentence without a full stop ("cannot read the video").
+        where: the file, URI, field or address it happened at.
+        fix: what to do now.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = ""):
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what, where, fix)
+
+    def __str__(self) -> str:
+        """One line: ``what: where. fix``."""
+        line = f"{self.what}: {self.where}" if self.where else self.what
+        return " ".join((f"{line}. {self.fix}" if self.fix else line).split())
+
+    def __reduce__(self):
+        # Exceptions cross process borders (Ray pickles them); keyword-only fields need telling.
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(kind: type[KlingError], what: str, where: str, fix: str) -> KlingError:
+    return kind(what, where=where, fix=fix)
+
+
+class ConfigError(KlingError):
+    """A value a person set is not possible."""
+
+    exit_code = 2
+
+
+class InputError(KlingError):
+    """Data a person brought cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(KlingError):
+    """Weights are missing, truncated, of another model, or not finite."""
+
+    exit_code = 4
+
+
+class StorageError(KlingError):
+    """A place cannot be reached, read or written, or is full."""
+
+    exit_code = 5
+
+
+class ServiceError(KlingError):
+    """A running service refused, failed or cannot be reached; or its port is taken."""
+
+    exit_code = 6
+
+
+class InternalError(KlingError):
+    """An invariant of ours is broken: a bug, worth a report."""
+
+    exit_code = 70
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Run a command line's body; end the process with its exit code.
+
+    A KlingError becomes one line on stderr and its ``exit_code``; a full disk (OSError ENOSPC) likewise; ctrl-C exits
+    130. Any other exception is a bug and keeps its traceback.
+    """
+    import errno
+
+    try:
+        code = command() or 0
+    except KlingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # `... | head` closed our output; nothing is wrong
+        code = 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or "the output location"
+        print(f"error: no space left on the disk: {place}. Free some space and run the command again", file=sys.stderr)
+        code = StorageError.exit_code
+    sys.exit(code)

@@ -1,0 +1,99 @@
+"""Sizes of the three networks. Typed, frozen, checked when made: an impossible size never reaches a tensor."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kling.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """The spatio-temporal diffusion transformer (Wan-shaped; Wan 2.1 report, arXiv:2503.20314, section 4.2).
+
+    The fields down to ``eps`` mean what they mean in diffusers' ``WanTransformer3DModel``; those after it are ours and
+    start at zero, so that a foreign checkpoint behaves as before.
+    """
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    in_channels: int  # latent channels, plus mask and image latents for image-to-video checkpoints
+    out_channels: int  # latent channels
+    text_dim: int  # width of the text encoder's states
+    patch: tuple[int, int, int] = (1, 2, 2)  # frames, height, width of latents per token
+    time_freq_dim: int = 256
+    image_dim: int | None = None  # width of CLIP image states (Wan 2.1 image-to-video only)
+    rope_max_len: int = 1024
+    eps: float = 1e-6
+    window: int | None = 16  # latent frames a token sees to each side of itself, itself included; None: all of them
+    object_slots: int = 8  # painted objects (trajectory control)
+
+    def __post_init__(self):
+        if self.head_dim % 2 or self.head_dim < 6:
+            raise ConfigError(
+                "head_dim must be even and at least 6 (3-D RoPE splits it into pairs)",
+                where=f"DiTConfig.head_dim={self.head_dim}",
+                fix="Use 48, 64 or 128",
+            )
+        if self.window is not None and self.window < 1:
+            raise ConfigError("the temporal window must be at least 1 latent frame", where=f"window={self.window}")
+        for name in ("num_layers", "num_heads", "mlp_dim", "in_channels", "out_channels", "text_dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError("sizes are positive", where=f"DiTConfig.{name}={getattr(self, name)}")
+
+    @property
+    def width(self) -> int:
+        return self.num_heads * self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """The causal video VAE: a size of diffusers' ``AutoencoderKLWan`` (Wan 2.1/2.2)."""
+
+    base_dim: int
+    z_dim: int  # latent channels
+    dim_mult: tuple[int, ...]
+    num_res_blocks: int
+    temporal_downsample: tuple[bool, ...]
+    patch_size: int | None = None  # pixels folded into channels before the first convolution
+    decoder_base_dim: int | None = None
+    is_residual: bool = False  # Wan 2.2's 16x16x4 layout
+    in_channels: int = 3  # 3 x patch_size^2 where the layout folds patches (Wan 2.2)
+    out_channels: int = 3
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels per latent, height and width."""
+        return (self.patch_size or 1) * 2 ** (len(self.dim_mult) - 1)
+
+    @property
+    def stride_frames(self) -> int:
+        """Frames per latent frame, after the first, which stands alone (causal)."""
+        return 2 ** sum(self.temporal_downsample)
+
+    def latent_frames(self, num_frames: int) -> int:
+        """Raises ConfigError unless num_frames is stride_frames * k + 1, naming the nearest legal counts."""
+        stride = self.stride_frames
+        if num_frames < 1 or (num_frames - 1) % stride:
+            low = max(0, (num_frames - 1) // stride) * stride + 1
+            raise ConfigError(
+                f"this VAE takes {stride}k+1 frames",
+                where=f"num_frames={num_frames}",
+                fix=f"The nearest are {low} and {low + stride}",
+            )
+        return (num_frames - 1) // stride + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The text encoder: a size of transformers' ``UMT5EncoderModel`` (umT5-xxl in Wan)."""
+
+    tokenizer: Literal["bytes", "umt5"]  # bytes: ByT5's, needs no file; umt5: sentencepiece beside the weights
+    vocab_size: int
+    width: int
+    mlp_dim: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    max_tokens: int  # longer prompts are cut, and the cut is reported

@@ -1,0 +1,1 @@
+"""From words to a scene graph (four levels), and from fields to a prompt."""

@@ -1,0 +1,1 @@
+"""Every check returns a Verdict; the pipeline cannot skip it."""

@@ -1,0 +1,1 @@
+"""Where prompt, camera and physics meet: the ScenePlan and the control tensor made from it."""

@@ -1,0 +1,20 @@
+"""Axis legend and array types, used by every signature.
+
+    b  batch            l  tokens of a sequence        k  objects (slots)
+    c  channels         d  width of a token            n  attention heads
+    f  frames           h  height       w  width
+
+Video pixels are ``b c f h w`` float in [-1, 1] inside kling and ``f h w c`` uint8 at the edges (files, HTTP, metrics).
+Latents are ``b c f h w`` on the VAE's grid. Types are checked at run time under test only (tests/conftest.py).
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+Video: TypeAlias = Float[Tensor, "b 3 f h w"]  # pixels in [-1, 1]
+Latents: TypeAlias = Float[Tensor, "b c f h w"]
+Tokens: TypeAlias = Float[Tensor, "b l d"]
+Frames: TypeAlias = UInt8[np.ndarray, "f h w 3"]  # RGB, as files and people see it

@@ -1,0 +1,123 @@
+"""Shards: what curation writes and training reads. Parquet files, a manifest, nothing pickled.
+
+DATASET/
+  manifest.json                        what is in it, written last: a data set without one is not finished
+  shards/SPLIT/BUCKET/part-00000.parquet    rows of one split and one bucket (see SCHEMA)
+  clips/ab/CLIP_ID.mp4                 the clips themselves, for people, evaluation and VAE training
+  ledger/                              one row a source file: done | filtered(reason) | failed(stage, error)
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kling import storage
+from kling.errors import InputError
+
+MANIFEST = "manifest.json"
+
+SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),  # sha256 of source, shot and clip bounds: the same on every run
+        ("source", pa.string()),  # URI of the source file, relative to the curated input where possible
+        ("start_s", pa.float64()),  # where the clip lies in its source
+        ("end_s", pa.float64()),
+        ("split", pa.string()),  # train | val | bench
+        ("bucket", pa.string()),  # "WIDTHxHEIGHTxFRAMES"
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("num_frames", pa.int32()),
+        ("fps", pa.float64()),
+        ("video", pa.string()),  # path of the clip under the data set
+        ("captions", pa.list_(pa.struct([("text", pa.string()), ("language", pa.string()), ("family", pa.string())]))),
+        # float16, C order; the shape beside it. One block of text states for each caption, in the same order.
+        ("latents", pa.large_binary()),  # c f h w, normalised (kling.model.vae)
+        ("latents_shape", pa.list_(pa.int32())),
+        ("text_states", pa.list_(pa.large_binary())),  # l d each
+        ("text_tokens", pa.list_(pa.int32())),  # l of each
+        ("scores", pa.map_(pa.string(), pa.float64())),  # every score by name; thresholds are applied later
+        ("labels", pa.string()),  # JSON: scene > objects > actions
+        ("plan", pa.string()),  # JSON of kling.scene.plan.ScenePlan; null for real footage
+        ("track", pa.string()),  # JSON of kling.scene.plan.SceneTrack; null for real footage
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    path: str  # under the data set
+    split: str
+    bucket: str
+    num_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    preset: str
+    encoder: str  # sha256 of the VAE and text weights that made latents and text states; "" if not encoded
+    counts: dict[str, int]  # source files: total = done + filtered + failed; clips and rows beside them
+    shards: tuple[Shard, ...]
+    version: int = 1
+
+    def select(self, split: str) -> tuple[Shard, ...]:
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+
+def write_manifest(dataset: str, manifest: Manifest) -> None:
+    text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
+    storage.write_bytes(storage.join(dataset, MANIFEST), text.encode())
+
+
+def read_manifest(dataset: str) -> Manifest:
+    """Raises InputError when the data set is missing, unfinished, or of another version."""
+    where = storage.join(dataset, MANIFEST)
+    if not storage.exists(where):
+        raise InputError(
+            "not a finished data set (it has no manifest)",
+            where=where,
+            fix="Make one: python -m data curate PRESET --input VIDEOS --out DATASET",
+        )
+    try:
+        raw = json.loads(storage.read_bytes(where))
+        raw["shards"] = tuple(Shard(**shard) for shard in raw["shards"])
+        manifest = Manifest(**raw)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"the manifest cannot be read ({error})", where=where, fix="Curate again") from error
+    if manifest.version != 1:
+        raise InputError(f"data set of version {manifest.version}", where=where, fix="Curate it with this version")
+    return manifest
+
+
+def read_rows(dataset: str, shard: Shard, columns: list[str] | None = None) -> Iterator[dict]:
+    """Rows of one shard in file order.
+
+    Raises:
+        InputError: the shard is missing, damaged, or lacks a column.
+    """
+    where = storage.join(dataset, shard.path)
+    fs, path = storage.resolve(where)
+    try:
+        with fs.open(path, "rb") as file:
+            table = pq.read_table(file, columns=columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read the shard ({error})", where=where, fix="Curate again") from error
+    missing = set(columns or SCHEMA.names) - set(table.column_names)
+    if missing:
+        raise InputError(f"the shard lacks columns {sorted(missing)}", where=where, fix="Curate again")
+    yield from table.to_pylist()
+
+
+def latents_of(row: dict) -> np.ndarray:
+    """c f h w float16."""
+    return np.frombuffer(row["latents"], np.float16).reshape(row["latents_shape"])
+
+
+def text_states_of(row: dict, caption: int, width: int) -> np.ndarray:
+    """l d float16 of one caption."""
+    return np.frombuffer(row["text_states"][caption], np.float16).reshape(-1, width)

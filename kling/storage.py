@@ -1,0 +1,112 @@
+"""Places: every location is an fsspec URI (a local path, file://, s3://bucket/prefix, memory://).
+
+A file appears under its final name only when it is whole: `write_bytes` writes beside it and renames (local), or relies
+on the object store's atomic put. Failures become StorageError with the place named.
+"""
+
+import contextlib
+import errno
+import os
+import posixpath
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from kling.errors import InputError, StorageError
+
+
+def resolve(uri: str | os.PathLike) -> tuple[Any, str]:
+    """The fsspec file system and the path inside it.
+
+    Raises:
+        StorageError: unknown protocol or missing driver.
+    """
+    with _named(str(uri)):
+        fs, path = fsspec.core.url_to_fs(str(uri))
+        return fs, path
+
+
+def join(uri: str | os.PathLike, *parts: str) -> str:
+    """Append path parts to a URI; a local path stays a local path."""
+    return posixpath.join(str(uri).rstrip("/") or "/", *parts) if parts else str(uri)
+
+
+def is_local(uri: str | os.PathLike) -> bool:
+    return "://" not in str(uri) or str(uri).startswith("file://")
+
+
+def exists(uri: str | os.PathLike) -> bool:
+    fs, path = resolve(uri)
+    with _named(str(uri)):
+        return bool(fs.exists(path))
+
+
+def read_bytes(uri: str | os.PathLike) -> bytes:
+    """Raises InputError when the file does not exist, StorageError when the place cannot be read."""
+    fs, path = resolve(uri)
+    with _named(str(uri)):
+        try:
+            return fs.cat_file(path)
+        except FileNotFoundError:
+            raise InputError("no such file", where=str(uri)) from None
+
+
+def write_bytes(uri: str | os.PathLike, data: bytes) -> None:
+    """Write a whole file or nothing: readers never see half of it."""
+    fs, path = resolve(uri)
+    with _named(str(uri)):
+        if not is_local(uri):
+            fs.pipe_file(path, data)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def list_files(uri: str | os.PathLike) -> list[str]:
+    """Every file under a URI, recursively and sorted, as URIs of the same protocol; links are not followed in circles.
+
+    Raises:
+        InputError: the place does not exist.
+    """
+    fs, path = resolve(uri)
+    with _named(str(uri)):
+        if not fs.exists(path):
+            raise InputError("no such folder or file", where=str(uri))
+        if fs.isfile(path):
+            return [str(uri)]
+        if is_local(uri):  # os.walk does not follow directory links: a loop of links cannot hold us
+            found = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]  # noqa: PTH118
+            return sorted(found)
+        return sorted(fs.unstrip_protocol(name) for name in fs.find(path))
+
+
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Turn a driver's exceptions into a StorageError that names the place."""
+    try:
+        yield
+    except (InputError, StorageError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError("no space left", where=place, fix="Free some space and run it again") from error
+        reason = error.strerror or str(error) or type(error).__name__
+        raise StorageError(f"cannot use this place ({reason})", where=place) from error
+    except (ValueError, ImportError) as error:  # fsspec: unknown protocol, driver not installed
+        raise StorageError(f"cannot use this place ({error})", where=place) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp"):
+            raise StorageError(f"cannot reach this place ({type(error).__name__}: {error})", where=place) from error
+        raise

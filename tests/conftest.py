@@ -1,0 +1,81 @@
+"""Fixtures every test may use: one local Ray cluster a session, seeds, golden files, no network.
+
+Array types in signatures (jaxtyping) are checked while tests run, and only then.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["kling.model", "kling.diffusion", "kling.scene"], "beartype.beartype")
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+_LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Default tests never reach the network: a connection to another machine fails loudly.
+
+    Ray asks a public address only to learn its own (a UDP connect, which sends nothing): that is let through.
+    """
+    real = socket.socket.connect
+
+    def connect(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and self.type == socket.SOCK_STREAM:
+            own = {*_LOCAL, *(info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None))}
+            if address[0] not in own:
+                raise RuntimeError(f"a test tried to reach the network: {address}")
+        return real(self, address)
+
+    socket.socket.connect = connect
+    yield
+    socket.socket.connect = real
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """The one local cluster of the session. 8 logical CPUs on any machine: tests are small, placement counts."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=True,
+        object_store_memory=400 * 2**20,
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}},
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, object], object]:
+    """``golden(name, value)`` returns the committed value of tests/golden/NAME.json for comparison.
+
+    `KLING_UPDATE_GOLDEN=1 pytest ...` writes the new value instead, for a person to review in the diff.
+    """
+
+    def check(name: str, value: object) -> object:
+        path = GOLDEN / f"{name}.json"
+        if os.environ.get("KLING_UPDATE_GOLDEN") == "1":
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(value, indent=1) + "\n")
+        assert path.exists(), f"no golden file {path}: run once with KLING_UPDATE_GOLDEN=1 and review it"
+        return json.loads(path.read_text())
+
+    return check
