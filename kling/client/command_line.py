@@ -41,5 +41,5 @@ def dispatch(arguments: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError("unknown command", where=name, fix=f"Choose one of: {', '.join(COMMANDS)}")
     module, _, function = COMMANDS[name][0].partition(":")
-    command: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-    return command(arguments[1:]) or 0
+    run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
+    return run(arguments[1:]) or 0
