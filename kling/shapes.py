@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-Video: TypeAlias = Float[Tensor, "b 3 f h w"]  # pixels in [-1, 1]
+Video: TypeAlias = Float[Tensor, "b 3 F H W"]  # pixels in [-1, 1]; capitals: the pixel grid, not the latent one
 Latents: TypeAlias = Float[Tensor, "b c f h w"]
 Tokens: TypeAlias = Float[Tensor, "b l d"]
 Frames: TypeAlias = UInt8[np.ndarray, "f h w 3"]  # RGB, as files and people see it

@@ -49,6 +49,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
+    """One parquet file of one split and bucket."""
+
     path: str  # under the data set
     split: str
     bucket: str
@@ -59,6 +61,8 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
+    """What a finished data set holds."""
+
     preset: str
     encoder: str  # sha256 of the VAE and text weights that made latents and text states; "" if not encoded
     counts: dict[str, int]  # source files: total = done + filtered + failed; clips and rows beside them
@@ -70,6 +74,7 @@ class Manifest:
 
 
 def write_manifest(dataset: str, manifest: Manifest) -> None:
+    """The last write of a curation: a data set with a manifest is finished."""
     text = json.dumps(asdict(manifest), indent=1, sort_keys=True)
     storage.write_bytes(storage.join(dataset, MANIFEST), text.encode())
 

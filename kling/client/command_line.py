@@ -43,3 +43,7 @@ def dispatch(arguments: list[str]) -> int:
     module, _, function = COMMANDS[name][0].partition(":")
     run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
     return run(arguments[1:]) or 0
+
+
+if __name__ == "__main__":
+    main()

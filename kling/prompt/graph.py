@@ -73,6 +73,8 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraMove:
+    """One move of the camera; ``direction`` is one of CAMERA_MOVES[kind]."""
+
     kind: str
     direction: str | None = None
     speed: str | None = None
@@ -80,6 +82,8 @@ class CameraMove:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneGraph:
+    """What one prompt says. Compare two with `matches`."""
+
     objects: tuple[ObjectNode, ...] = ()
     relations: tuple[Relation, ...] = ()
     events: tuple[Event, ...] = ()

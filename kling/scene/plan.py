@@ -65,6 +65,8 @@ class CameraKey(_Model):
 
 
 class PlannedCamera(_Model):
+    """The camera's moves by name, and the keys that carry them out."""
+
     moves: tuple[str, ...] = ("static",)  # "orbit left", "zoom in": names of kling.prompt.graph.CAMERA_MOVES
     keys: Annotated[tuple[CameraKey, ...], Field(min_length=1)]
     easing: Literal["linear", "ease"] = "linear"
@@ -77,6 +79,8 @@ class Environment(_Model):
 
 
 class ScenePlan(_Model):
+    """Layout, properties, motion and camera: all that the simulation needs."""
+
     objects: tuple[PlannedObject, ...] = ()
     events: tuple[PlannedEvent, ...] = ()
     camera: PlannedCamera
