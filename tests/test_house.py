@@ -79,10 +79,8 @@ def test_signatures_have_at_most_two_booleans():
         f"{relative(path)}:{node.name}"
         for path in SOURCES
         for node in functions(path)
-        if sum(
-            isinstance(d, ast.Constant) and isinstance(d.value, bool) for d in [*node.args.defaults, *node.args.kw_defaults]
-        ) > 2
-    ]  # fmt: skip
+        if sum(isinstance(getattr(d, "value", None), bool) for d in node.args.defaults + node.args.kw_defaults) > 2
+    ]
     assert crowded == []
 
 
