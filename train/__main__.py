@@ -1,0 +1,32 @@
+"""`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest."""
+
+import argparse
+import importlib
+import sys
+
+import tyro
+
+from kling.errors import run_command
+from kling.presets import get_preset
+
+from . import config
+
+# stage: (its settings, "module:function taking (settings, preset)")
+STAGES = {
+    "vae": (config.VAERun, "train.vae:train_vae"),
+}
+
+
+def main(arguments: list[str]) -> None:
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--stage", choices=STAGES, default="vae")
+    chosen, rest = reader.parse_known_args(arguments)
+    settings, where = STAGES[chosen.stage]
+    run = tyro.cli(settings, args=rest, prog=f"python -m train [--stage {'|'.join(STAGES)}]")
+    preset = get_preset(run.preset)
+    module, _, function = where.partition(":")
+    getattr(importlib.import_module(module), function)(run, preset)
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(sys.argv[1:]))
