@@ -28,6 +28,9 @@ class DiTConfig:
     eps: float = 1e-6
     window: int | None = 16  # latent frames a token sees to each side of itself, itself included; None: all of them
     object_slots: int = 8  # painted objects (trajectory control)
+    control_width: int = 256  # width of the tokens that carry painted objects, camera and flow
+    control_every: int = 4  # they are added at the input and again before every so many blocks
+    image_tokens: int | None = None  # of first and last frame together, where those have learned positions (Wan FLF2V)
 
     def __post_init__(self):
         if self.head_dim % 2 or self.head_dim < 6:
@@ -38,7 +41,16 @@ class DiTConfig:
             )
         if self.window is not None and self.window < 1:
             raise ConfigError("the temporal window must be at least 1 latent frame", where=f"window={self.window}")
-        for name in ("num_layers", "num_heads", "mlp_dim", "in_channels", "out_channels", "text_dim"):
+        for name in (
+            "num_layers",
+            "num_heads",
+            "mlp_dim",
+            "in_channels",
+            "out_channels",
+            "text_dim",
+            "control_width",
+            "control_every",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError("sizes are positive", where=f"DiTConfig.{name}={getattr(self, name)}")
 

@@ -1,0 +1,150 @@
+"""The one seam of attention: who sees whom, and the single function that computes it on one device.
+
+The transformer calls ``attend(q, k, v, reach, memory)`` for every self-attention and knows nothing else about it.
+Whoever wants it computed otherwise (over several ranks: parallel.py) passes another `Attend` to ``DiT.forward``.
+Queries and keys arrive normalised and rotated, so an implementation never needs positions, only the grid.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from kling.errors import InternalError
+
+Heads = Float[Tensor, "b l n d"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The tokens of one call: frames x height x width, flattened in this order.
+
+    ``origin`` is the absolute position of the first one: not zero for a later chunk of a roll-out, and for a rank that
+    holds a part of the video.
+    """
+
+    frames: int
+    height: int
+    width: int
+    origin: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def frame_tokens(self) -> int:
+        return self.height * self.width
+
+    @property
+    def num_tokens(self) -> int:
+        return self.frames * self.frame_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Which frames a token of frame i sees: every token of each frame j that passes both tests.
+
+    ``window`` w: |i - j| < w (w frames to each side, itself included). None: no limit.
+    ``chunk`` c: chunk(j) <= chunk(i), where chunk(i) = i // c counts absolute frames. None: the future is seen too.
+
+    ``past`` is the number of frames of the keys that lie before the grid's first (from a roll-out's memory).
+    """
+
+    grid: Grid
+    window: int | None = None
+    chunk: int | None = None
+    past: int = 0
+
+    def sees(self) -> Bool[Tensor, "i j"]:
+        """The definition itself, frame by frame: queries of the grid x keys of the past and the grid."""
+        first = self.grid.origin[0]
+        i = torch.arange(first, first + self.grid.frames)[:, None]
+        j = torch.arange(first - self.past, first + self.grid.frames)[None, :]
+        allowed = torch.ones(i.shape[0], j.shape[1], dtype=torch.bool)
+        if self.window is not None:
+            allowed &= (i - j).abs() < self.window
+        if self.chunk is not None:
+            allowed &= j // self.chunk <= i // self.chunk
+        return allowed
+
+
+class Attend(Protocol):
+    """What stands at the seam. q, k, v hold the tokens of ``reach.grid``; the result has q's shape.
+
+    ``memory`` (one layer's, chunk-causal roll-out only) adds earlier frames to the keys; see `Memory`.
+    """
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, reach: Reach, memory: "Memory | None" = None, /) -> Tensor: ...
+
+
+@dataclass(kw_only=True)
+class Memory:
+    """Keys and values of the frames before the current chunk, of one layer."""
+
+    keep_frames: int | None  # how many frames are kept; None: all
+    remember: bool = False  # whether the call's own keys and values are added
+    keys: Tensor | None = None  # b l n d
+    values: Tensor | None = None
+
+    def extend(self, k: Heads, v: Heads, frame_tokens: int) -> tuple[Tensor, Tensor, int]:
+        """The remembered frames followed by these; and how many frames are remembered ones.
+
+        Frames that no later chunk can see are dropped after the call, so memory is bounded by the window.
+        """
+        past = 0
+        if self.keys is not None and self.values is not None:
+            past = self.keys.shape[1] // frame_tokens
+            k = torch.cat((self.keys, k), dim=1)
+            v = torch.cat((self.values, v), dim=1)
+        if self.remember:
+            start = 0 if self.keep_frames is None else max(0, k.shape[1] - self.keep_frames * frame_tokens)
+            # A copy: a slice would keep the whole storage alive and memory would grow.
+            self.keys, self.values = k[:, start:].detach().clone(), v[:, start:].detach().clone()
+        return k, v, past
+
+
+def attend(q: Heads, k: Heads, v: Heads, reach: Reach, memory: Memory | None = None, /) -> Heads:
+    """Self-attention of all tokens of the grid on this device, exact for every `Reach`."""
+    if memory is not None:
+        k, v, past = memory.extend(k, v, reach.grid.frame_tokens)
+        reach = Reach(grid=reach.grid, window=reach.window, chunk=reach.chunk, past=past)
+    spans = visible_spans(reach)
+    if len(spans) == 1 and spans[0][2:] == (0, reach.past + reach.grid.frames):
+        return softmax_attention(q, k, v)
+    size = reach.grid.frame_tokens
+    parts = []
+    for first, last, low, high in spans:
+        keys = slice(low * size, high * size)
+        parts.append(softmax_attention(q[:, first * size : last * size], k[:, keys], v[:, keys]))
+    return torch.cat(parts, dim=1)
+
+
+def visible_spans(reach: Reach) -> list[tuple[int, int, int, int]]:
+    """Runs of query frames [first, last) that see the same run of key frames [low, high).
+
+    Queries are counted within the grid, keys from the oldest remembered frame. What a frame sees is always one run, so
+    no mask is ever needed: the work is the sum of the blocks, linear in the number of frames.
+    """
+    grid, origin = reach.grid, reach.grid.origin[0]
+    end = origin + grid.frames
+    start = origin - reach.past
+    spans: list[tuple[int, int, int, int]] = []
+    for frame in range(origin, end):
+        low = start if reach.window is None else max(start, frame - reach.window + 1)
+        high = end if reach.window is None else min(end, frame + reach.window)
+        if reach.chunk is not None:
+            high = min(high, (frame // reach.chunk + 1) * reach.chunk)
+        query, low, high = frame - origin, low - start, high - start
+        if spans and spans[-1][2:] == (low, high):
+            spans[-1] = (spans[-1][0], query + 1, low, high)
+        else:
+            spans.append((query, query + 1, low, high))
+    return spans
+
+
+def softmax_attention(q: Heads, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Heads:
+    """softmax(q k^T / sqrt(d)) v. ``mask`` broadcasts to b n l_q l_k; True is seen. k, v: b l_k n d."""
+    if k.shape[-2] != q.shape[-2]:
+        raise InternalError("queries and keys have other head counts", where=f"{q.shape} and {k.shape}")
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    return out.transpose(1, 2)

@@ -1,0 +1,188 @@
+"""Controls: what conditions the model beside text. Every one is a zero-initialised addition; absent costs nothing.
+
+A painted object is an outer product of where (its maps) and what (its phrase), so that one network serves any number of
+objects in any order; the plan for "decide before drawing" reaches the transformer through here.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kling.errors import ConfigError
+from kling.model.config import DiTConfig
+
+OBJECT_MAPS = 6  # occupancy in each of the latent frame's 4 frames, depth, visibility
+_CAMERA_CHANNELS, _FLOW_CHANNELS = 6, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """Optional tensors on the latent grid (f h w); None is absent. docs/architecture.md tells what each means."""
+
+    camera: Float[Tensor, "b 6 f h w"] | None = None  # Pluecker rays (direction, moment), first camera's frame
+    flow: Float[Tensor, "b 2 f h w"] | None = None  # camera's image motion, latent cells a latent frame
+    objects: Float[Tensor, "b k m f h w"] | None = None  # OBJECT_MAPS maps a slot; all zero: an empty slot
+    phrases: Float[Tensor, "b k e"] | None = None  # mean text state of each object's own noun phrase
+    first_frame: Float[Tensor, "b c 1 h w"] | None = None  # clean latents to start from
+    last_frame: Float[Tensor, "b c 1 h w"] | None = None  # and to end at
+    fps: Float[Tensor, " b"] | None = None
+
+    def __post_init__(self):
+        if (self.objects is None) != (self.phrases is None):
+            raise ConfigError(
+                "painted objects need both maps and phrases",
+                where="Controls.objects, Controls.phrases",
+                fix="Give both or neither",
+            )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Controls":
+        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Controls(**{name: t if t is None else t.to(device=device, dtype=dtype) for name, t in made.items()})
+
+    def crop(self, frames: slice, rows: slice, num_frames: int) -> "Controls":
+        """The part of a rank that holds these latent frames and rows of a clip of ``num_frames``.
+
+        The first (last) frame stays only where the part holds it.
+        """
+        start, stop, _ = frames.indices(num_frames)
+
+        def grid(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[..., start:stop, rows, :]
+
+        def edge(x: Tensor | None, here: bool) -> Tensor | None:
+            return x[..., rows, :] if x is not None and here else None
+
+        return Controls(
+            camera=grid(self.camera),
+            flow=grid(self.flow),
+            objects=grid(self.objects),
+            phrases=self.phrases,
+            first_frame=edge(self.first_frame, start == 0),
+            last_frame=edge(self.last_frame, stop == num_frames),
+            fps=self.fps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlContext:
+    """Controls as the transformer takes them; the same at every denoising step."""
+
+    tokens: Tensor | None  # b f s c, added at several depths
+    first_frame: Tensor | None  # b 1 s d, added to the first (last) frame's tokens
+    last_frame: Tensor | None
+    fps: Tensor | None  # b 1 d, added to the time embedding
+
+
+class ControlLayers(nn.Module):
+    """All parameters of the controls. Everything that ends in the transformer starts at zero."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        c, d = config.control_width, config.width
+        cells = config.out_channels * math.prod(config.patch)
+        self.tokens = ControlTokens(config)
+        sites = 1 + (config.num_layers - 1) // config.control_every  # before block 0 and every so many blocks
+        self.block_in = nn.ModuleList(ZeroLinear(c, d, bias=False) for _ in range(sites))
+        self.first_frame_in = ZeroLinear(cells, d)
+        self.last_frame_in = ZeroLinear(cells, d)
+        self.fps_in = nn.Sequential(nn.Linear(config.time_freq_dim, c), nn.SiLU(), ZeroLinear(c, d))
+
+    def forward(self, controls: Controls) -> ControlContext:
+        fps = None
+        if controls.fps is not None:
+            rates = waves(controls.fps, self.config.time_freq_dim).to(self.first_frame_in.weight.dtype)  # b freq
+            fps = self.fps_in(rates)[:, None]  # b 1 d
+        return ControlContext(
+            tokens=self.tokens(controls),
+            first_frame=self._frame(self.first_frame_in, controls.first_frame),
+            last_frame=self._frame(self.last_frame_in, controls.last_frame),
+            fps=fps,
+        )
+
+    def add(self, block: int, x: Tensor, context: ControlContext) -> Tensor:
+        """What controls add to the tokens before a block. x: b f s d."""
+        if block == 0 and context.first_frame is not None:
+            x = torch.cat((x[:, :1] + context.first_frame, x[:, 1:]), dim=1)
+        if block == 0 and context.last_frame is not None:
+            x = torch.cat((x[:, :-1], x[:, -1:] + context.last_frame), dim=1)
+        if context.tokens is not None and block % self.config.control_every == 0:
+            x = x + self.block_in[block // self.config.control_every](context.tokens)
+        return x
+
+    def _frame(self, project: nn.Linear, frame: Tensor | None) -> Tensor | None:
+        if frame is None:
+            return None
+        if self.config.patch[0] != 1:
+            raise ConfigError("first and last frame need patches of one latent frame", where=f"{self.config.patch}")
+        return project(patches(frame, self.config.patch))  # b 1 s d
+
+
+class ControlTokens(nn.Module):
+    """Controls to tokens of a small width, one for each token of the grid, computed once a sampling run.
+
+    Nothing here has a bias, so all-zero maps give all-zero tokens: an empty slot, or a camera dropped in training, is
+    the same as an absent one. The projections into the transformer (`ControlLayers`) are what starts at zero.
+    """
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.patch = config.patch
+        cells = config.patch[0] * config.patch[1] * config.patch[2]
+        width = config.control_width
+        self.camera = nn.Linear(_CAMERA_CHANNELS * cells, width, bias=False)
+        self.flow = nn.Linear(_FLOW_CHANNELS * cells, width, bias=False)
+        self.maps = nn.Linear(OBJECT_MAPS * cells, width, bias=False)
+        self.phrase = nn.Linear(config.text_dim, width, bias=False)
+        self.slot = nn.Linear(width, width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+
+    def forward(self, controls: Controls) -> Float[Tensor, "b f s c"] | None:
+        parts = []
+        if controls.camera is not None:
+            parts.append(self.camera(patches(controls.camera, self.patch)))  # b f s c
+        if controls.flow is not None:
+            parts.append(self.flow(patches(controls.flow, self.patch)))  # b f s c
+        if controls.objects is not None and controls.phrases is not None:
+            parts.append(self._objects(controls.objects, controls.phrases))  # b f s c
+        if not parts:
+            return None
+        return self.mix(F.silu(sum(parts[1:], parts[0])))  # b f s c
+
+    def _objects(self, maps: Tensor, phrases: Tensor) -> Tensor:
+        """Each slot passes its own non-linear layer before slots are added, so objects that meet do not average."""
+        total = None
+        what = self.phrase(F.normalize(phrases, dim=-1) * phrases.shape[-1] ** 0.5)  # b k c
+        for k in range(maps.shape[1]):
+            where = self.maps(patches(maps[:, k], self.patch))  # b f s c
+            slot = self.slot(F.silu(where * what[:, k, None, None]))  # b f s c
+            total = slot if total is None else total + slot
+        assert total is not None
+        return total
+
+
+class ZeroLinear(nn.Linear):
+    """A linear layer that starts at zero, so that what it adds to is at first as it was."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+def patches(maps: Float[Tensor, "b c f h w"], patch: tuple[int, int, int]) -> Float[Tensor, "b pf s q"]:
+    """Patches as tokens: frames of patches x (rows, columns) x (channels and cells of a patch)."""
+    pf, ph, pw = patch
+    return rearrange(maps, "b c (f pf) (h ph) (w pw) -> b f (h w) (c pf ph pw)", pf=pf, ph=ph, pw=pw)
+
+
+def waves(x: Tensor, dim: int) -> Tensor:
+    """Cosines, then sines, of x at dim/2 rates from 1 down to 1/10,000, in fp32 (the embedding of times and rates)."""
+    rate = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=x.device, dtype=torch.float32) / (dim // 2))
+    angle = x.float()[..., None] * rate
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
