@@ -1,0 +1,132 @@
+"""`python -m data curate PRESET --input VIDEOS --out DATASET`: the command in front of the recipe."""
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from data.stages.sandbox import Limits
+from kling import shards, storage
+from kling.errors import CheckpointError
+from kling.presets import get_preset
+
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curate:
+    """Turn raw videos into a data set of clips: scored, captioned, encoded, every file accounted for.
+
+    Run it again to go on after an interruption, or to add new files.
+    """
+
+    preset: tyro.conf.Positional[str]
+    """Decides the clips' size, length and rate, and the networks that encode them."""
+    input: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI...")]
+    """Folders or files, local or s3://bucket/prefix."""
+    out: str
+    """Where the data set goes (local or s3://)."""
+    weights: str | None = None
+    """Folder of weights with parts vae and text (default: the packaged ones of the preset)."""
+    encode: bool = True
+    """--no-encode: rows without latents and text states (to train a VAE)."""
+    workers: int | None = None
+    """Parallel readers and encoders, two for each (default: one a core of the cluster)."""
+    decode_timeout_s: float = 120.0
+    """Longest a decoder may be silent over one file."""
+    decode_memory_gib: float = 4.0
+    """Most memory a decoder may take."""
+
+
+def command(arguments: list[str]) -> int:
+    """`python -m data curate`."""
+    options = tyro.cli(Curate, args=arguments, prog="python -m data curate")
+    preset = get_preset(options.preset)
+    weights = (options.weights or _packaged(preset.name)) if options.encode else None
+    encoder = _encoder_digest(weights) if weights else ""
+    limits = Limits(timeout_s=options.decode_timeout_s, memory_bytes=int(options.decode_memory_gib * 2**30))
+
+    import ray
+
+    from data.pipeline import Job, curate
+
+    _start_ray(ray)
+    num_workers = options.workers or max(2, int(ray.cluster_resources().get("CPU", 2)))
+    job = Job(
+        preset=preset,
+        inputs=options.input,
+        dataset=options.out,
+        weights=weights,
+        encoder=encoder,
+        num_workers=num_workers,
+        limits=limits,
+    )
+    console = Console()
+    columns = (TextColumn("curate"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("curate", total=None)
+        manifest = curate(job, lambda done, total: progress.update(bar, completed=done, total=total))
+    _tell(console, options.out, manifest)
+    return 0
+
+
+def _tell(console: Console, dataset: str, manifest: shards.Manifest) -> None:
+    counts = manifest.counts
+    console.print(
+        f"{counts['files']} files = {counts['done']} done + {counts['filtered']} filtered + {counts['failed']} failed; "
+        f"{counts['rows']} clips in {len(manifest.shards)} shards",
+        highlight=False,
+    )
+    from data.ledger import LEDGER
+
+    for path in (shards.MANIFEST, LEDGER, "shards", "clips"):
+        console.print(f"  {storage.join(dataset, path)}", highlight=False, soft_wrap=True)
+
+
+def _packaged(preset: str) -> str:
+    folder = _ROOT / "kling" / "weights" / preset
+    if not (folder / "kling.json").exists():
+        raise CheckpointError(
+            "no weights come with this preset",
+            where=preset,
+            fix="Pass --weights URI, or --no-encode to write rows without latents",
+        )
+    return str(folder)
+
+
+def _encoder_digest(weights: str) -> str:
+    """Which weights made the latents; another training of the same sizes gives another digest."""
+    from kling.model.checkpoint import read_card
+
+    parts = read_card(weights).parts
+    missing = {"vae", "text"} - parts.keys()
+    if missing:
+        raise CheckpointError(f"the weights lack {sorted(missing)}", where=weights, fix="Add them, or pass --no-encode")
+    sums = [file.sha256 for name in ("vae", "text") for file in parts[name].files]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _start_ray(ray) -> None:
+    """The cluster we are a job of (RAY_ADDRESS), else a local one that ends with this process."""
+    from ray.data import DataContext
+
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks would land in the progress display
+        environment = {"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}}
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),
+            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=environment if "RAY_ADDRESS" not in os.environ else None,
+        )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts files
+    context.target_max_block_size = 16 * 2**20  # units flow on as soon as they are there
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

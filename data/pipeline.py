@@ -1,0 +1,174 @@
+"""The recipe of curation: read > shots > clips > score > label > caption > encode > commit > shard.
+
+Ray Data moves units of clips (data/work.py) through the stages (data/stages, numbered). A stage that raises marks the
+clip, not the block: no error of one file touches another. What is committed is never done again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import ray.data as ray_data
+
+from data.stages.s1_list import list_sources
+from data.stages.s2_read import Reader
+from data.stages.s3_truth import take_truth
+from data.stages.s4_score import score_clip
+from data.stages.s5_caption import caption_clip
+from data.stages.s7_commit import commit_unit, finished_sources
+from data.stages.s8_shard import write_shards
+from data.stages.sandbox import Limits
+from data.work import Clip, Recipe, Source, Unit
+from kling import shards, storage
+from kling.errors import ConfigError, KlingError
+from kling.presets import Preset
+
+_MAX_BLOCKS = 2000  # blocks cost the scheduler time; below this every file is a block of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One curation run."""
+
+    preset: Preset
+    inputs: tuple[str, ...]
+    dataset: str  # where the result goes
+    weights: str | None  # None: rows without latents and text states
+    encoder: str = ""  # digest of those weights
+    num_workers: int = 2
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(preset=self.preset.name, spec=self.preset.clip, encoder=self.encoder)
+
+
+def curate(job: Job, on_progress: Callable[[int, int], None]) -> shards.Manifest:
+    """Run the recipe; returns the manifest of the finished data set.
+
+    Args:
+        on_progress: called with (sources finished, sources in all) whenever a unit is committed.
+
+    Raises:
+        InputError: nothing to curate.
+        StorageError: input unreachable or output not writable.
+        ConfigError: the output holds a data set of another recipe.
+        InternalError: counts do not add up.
+    """
+    sources = list_sources(job.inputs)
+    _same_recipe(job.dataset, job.recipe)
+    finished = finished_sources(job.dataset, sources)
+    todo = [source for source in sources if source.name not in finished]
+    done = len(finished)
+    on_progress(done, len(sources))
+    if todo:
+        for row in _rows(flow(job, todo)):
+            done += row["finished"]
+            on_progress(done, len(sources))
+    return write_shards(job.dataset, sources, job.recipe)
+
+
+def flow(job: Job, sources: list[Source]) -> ray_data.Dataset:
+    """The stages, each with what it needs; the shares leave every stage a place on two cores."""
+    items = ray_data.from_items(
+        [{"source": source} for source in sources], override_num_blocks=min(len(sources), _MAX_BLOCKS)
+    )
+    pool = ray_data.ActorPoolStrategy(size=max(1, job.num_workers // 2))
+    # 1-2. Read, find shots, cut clips, decode. An actor, because it owns a decoder process; half a core, because that
+    # process does the work and the actor waits.
+    units = items.flat_map(_Read, fn_constructor_args=(job.preset.clip, job.limits), compute=pool, num_cpus=0.5)
+    # 3-5. Ground truth, scores, captions. Tasks without state: they spread over whatever cores are free.
+    units = units.map(partial(_measure, job=job), num_cpus=0.5)
+    # 6. Encode. An actor, because the networks are loaded once.
+    if job.weights is not None:
+        units = units.map(_Encode, fn_constructor_args=(job.preset, job.weights), compute=pool, num_cpus=0.5)  # type: ignore[arg-type] - Ray takes classes too
+    # 7. Commit. Mostly waiting for storage.
+    return units.map(partial(_commit, job=job), num_cpus=0.25)
+
+
+class _Read:
+    def __init__(self, *args):
+        self._reader = Reader(*args)
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for unit in self._reader(row["source"]):
+            yield {"unit": unit}
+
+
+class _Encode:
+    def __init__(self, *args):
+        from data.stages.s6_encode import Encoder  # torch is loaded by those who need it
+
+        self._encoder = Encoder(*args)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"unit": _whole(row["unit"], "encode", self._encoder)}
+
+
+def _measure(row: dict[str, Any], job: Job) -> dict[str, Any]:
+    unit = _whole(row["unit"], "truth", lambda unit: take_truth(unit, job.preset.clip))
+    unit = _each(unit, "score", score_clip)
+    return {"unit": _each(unit, "caption", caption_clip)}
+
+
+def _commit(row: dict[str, Any], job: Job) -> dict[str, Any]:
+    unit: Unit = row["unit"]
+    commit_unit(unit, job.dataset, job.recipe)
+    return {"finished": int(unit.outcome is not None)}
+
+
+def _each(unit: Unit, stage: str, work: Callable[[Clip], None]) -> Unit:
+    """Apply a stage to each clip that has not failed; an error fails that clip alone."""
+    started = time.perf_counter()
+    for clip in unit.clips:
+        if clip.failed is None:
+            try:
+                work(clip)
+            except Exception as error:  # noqa: BLE001 - the ledger names it; the run goes on
+                clip.failed = f"{stage}: {type(error).__name__}: {error}"
+    unit.seconds[stage] = time.perf_counter() - started
+    return unit
+
+
+def _whole(unit: Unit, stage: str, work: Callable[[Unit], Unit]) -> Unit:
+    """Apply a stage to a unit; an error of the material fails its clips, an error of the set-up ends the run."""
+    started = time.perf_counter()
+    try:
+        unit = work(unit)
+    except (KlingError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        for clip in unit.clips:
+            clip.failed = clip.failed or f"{stage}: {type(error).__name__}: {error}"
+    unit.seconds[stage] = time.perf_counter() - started
+    return unit
+
+
+def _rows(dataset: ray_data.Dataset) -> Iterator[dict[str, Any]]:
+    """Ray wraps a worker's exception in its own; ours come out as they went in."""
+    try:
+        yield from dataset.iter_rows()
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KlingError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+def _same_recipe(dataset: str, recipe: Recipe) -> None:
+    """Rows of two recipes never mix."""
+    where = storage.join(dataset, "work", "recipe.json")
+    text = json.dumps(asdict(recipe), indent=1, sort_keys=True)
+    if not storage.exists(where):
+        storage.write_bytes(where, text.encode())
+    elif storage.read_bytes(where).decode() != text:
+        raise ConfigError(
+            "this folder holds a data set of another preset, other weights or another version",
+            where=dataset,
+            fix="Choose another --out",
+        )

@@ -1,0 +1,218 @@
+"""Step 2: read > shots > clips > decode. One source in, units of clips out; a bad file gives its reason instead."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from data.stages.sandbox import Limits, Sandbox
+from data.work import UNIT_BYTES, Clip, FilteredError, Outcome, Source, Unit, clip_id
+from kling import storage
+from kling.errors import InputError, KlingError
+from kling.presets import ClipSpec
+
+# A file may be slower than the preset by so much; slower ones would need invented frames.
+_MIN_RATE = 0.9
+_VAL_SHARE = 20  # one source in so many is for validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shot:
+    times_s: list[float]  # of its frames, from the file's first frame
+    interval_s: float  # between frames: how long the last one stands
+
+    @property
+    def start_s(self) -> float:
+        return self.times_s[0]
+
+    @property
+    def length_s(self) -> float:
+        return self.times_s[-1] + self.interval_s / 2 - self.times_s[0]
+
+
+class Reader:
+    """Turns sources into units. Holds a decoder process; one reader a worker."""
+
+    def __init__(self, spec: ClipSpec, limits: Limits):
+        self._spec, self._limits, self._sandbox = spec, limits, Sandbox(limits)
+
+    def __call__(self, source: Source) -> Iterator[Unit]:
+        """Yields the source's units in order; the last carries the outcome. Never raises on account of the file."""
+        started = time.perf_counter()
+        outcome = Outcome(source=source.name, fingerprint=source.fingerprint, state="done")
+        stage, index = "read", 0
+        try:
+            with _local_copy(source, self._limits.max_file_bytes) as path:
+                sidecar = storage.read_bytes(source.sidecar).decode() if source.sidecar else None
+                stage = "decode"
+                scan = self._sandbox.scan(path)
+                outcome = replace(outcome, duration_s=scan["times_s"][-1], warnings=_warnings(scan))
+                stage = "shots"
+                shots = _shots(scan, whole=sidecar is not None)
+                plans = [plan for shot in shots for plan in _clips(shot, self._spec)]
+                if sidecar is not None:
+                    plans = plans[:1]  # the ground truth begins with the file's first frame
+                outcome = replace(
+                    outcome,
+                    num_shots=len(shots),
+                    num_short_shots=sum(not _clips(shot, self._spec) for shot in shots),
+                    num_clips=len(plans),
+                )
+                _refuse(scan, plans, self._spec)
+                stage = "decode"
+                size = max(1, UNIT_BYTES // (self._spec.num_frames * self._spec.height_px * self._spec.width_px * 3))
+                groups = [plans[i : i + size] for i in range(0, len(plans), size)]
+                outcome = replace(outcome, num_units=len(groups))
+                for index, group in enumerate(groups):
+                    clips = self._decode(source, path, scan, group, index * size)
+                    last = outcome if index == len(groups) - 1 else None
+                    now = time.perf_counter()
+                    seconds = {"read": now - started}
+                    yield Unit(source=source, index=index, clips=clips, sidecar=sidecar, outcome=last, seconds=seconds)
+                    started = time.perf_counter()
+        except FilteredError as reason:
+            outcome = replace(outcome, state="filtered", stage=stage, reason=str(reason))
+        except KlingError as error:
+            outcome = replace(outcome, state="failed", stage=stage, reason=error.what)
+        except Exception as error:  # noqa: BLE001 - one file must never end the run; the ledger names it
+            outcome = replace(outcome, state="failed", stage=stage, reason=f"{type(error).__name__}: {error}")
+        else:
+            return
+        outcome = replace(outcome, num_clips=0, num_units=0)
+        seconds = {"read": time.perf_counter() - started}
+        yield Unit(source=source, index=index, clips=[], outcome=outcome, seconds=seconds)
+
+    def _decode(
+        self, source: Source, path: str, scan: dict[str, Any], plans: list[list[float]], first: int
+    ) -> list[Clip]:
+        request = {
+            "clips": plans,
+            "width_px": self._spec.width_px,
+            "height_px": self._spec.height_px,
+            "bars_px": (0, 0, 0, 0),
+            **{name: scan[name] for name in ("zero_s", "invented_times", "rotation_deg", "sample_aspect")},
+        }
+        try:
+            pictures = self._sandbox.frames(path, request)
+            lost = "decode: its frames could not be decoded a second time"
+        except InputError as error:
+            pictures, lost = [None] * len(plans), f"decode: {error.what}"
+        clips = []
+        for offset, (times, pixels) in enumerate(zip(plans, pictures, strict=True)):
+            start_s, end_s = times[0], times[0] + self._spec.num_frames / self._spec.fps
+            clip = Clip(
+                clip_id=clip_id(source.name, start_s, end_s),
+                index=first + offset,
+                start_s=start_s,
+                end_s=end_s,
+                split=_split(source.name),
+                pixels=pixels,  # type: ignore[arg-type] - None only on a failed clip, which no stage opens
+                failed=lost if pixels is None else None,
+            )
+            clip.scores["source_width_px"] = float(scan["width_px"])
+            clip.scores["source_height_px"] = float(scan["height_px"])
+            clips.append(clip)
+        return clips
+
+
+@contextlib.contextmanager
+def _local_copy(source: Source, max_bytes: int) -> Iterator[str]:
+    """A local path of the file; remote ones are copied to the temporary folder for as long as it is open."""
+    if storage.is_local(source.uri):
+        path = source.uri.removeprefix("file://")
+        size = _readable_size(path)
+        if size > max_bytes:
+            raise FilteredError(f"the file has {size} bytes, over the limit of {max_bytes}")
+        yield path
+        return
+    fs, inner = storage.resolve(source.uri)
+    with tempfile.TemporaryDirectory(prefix="kling-curate-") as folder:
+        path = str(Path(folder) / "source")
+        try:
+            if fs.size(inner) > max_bytes:
+                raise FilteredError(f"the file is over the limit of {max_bytes} bytes")
+            fs.get_file(inner, path)
+        except FilteredError:
+            raise
+        except Exception as error:
+            raise InputError(f"cannot be fetched ({type(error).__name__}: {error})") from error
+        _readable_size(path)
+        yield path
+
+
+def _readable_size(path: str) -> int:
+    try:
+        size = os.path.getsize(path)  # noqa: PTH202
+    except OSError as error:
+        raise InputError(f"cannot be opened ({error.strerror})") from None
+    if not Path(path).is_file():
+        raise FilteredError("not a regular file")
+    if size == 0:
+        raise InputError("the file is empty (0 bytes)")
+    return size
+
+
+def _warnings(scan: dict[str, Any]) -> tuple[str, ...]:
+    """What is wrong with a file that can still be decoded."""
+    found = []
+    last, declared = scan["times_s"][-1], scan["declared_s"]
+    if scan["num_damaged"]:
+        found.append(f"{scan['num_damaged']} damaged packets ({scan['damage']})")
+    if scan["over_limit"]:
+        found.append(f"cut after {len(scan['times_s'])} frames (the limit)")
+    elif declared and abs(declared - last) > max(1.0, 0.1 * last):
+        found.append(f"the header says {declared:.1f} s, {last:.1f} s can be decoded")
+    if scan["invented_times"]:
+        found.append("frames without usable time stamps; the average rate was used")
+    return tuple(found)
+
+
+def _shots(scan: dict[str, Any], whole: bool) -> list[_Shot]:
+    times = scan["times_s"]
+    cuts = [] if whole else [cut for cut in scan["cuts"] if 0 < cut < len(times)]
+    bounds = [0, *cuts, len(times)]
+    steps = sorted(b - a for a, b in pairwise(times))
+    interval = steps[len(steps) // 2] if steps else 0.0
+    return [_Shot(times_s=times[a:b], interval_s=interval) for a, b in pairwise(bounds)]
+
+
+def _clips(shot: _Shot, spec: ClipSpec) -> list[list[float]]:
+    """Frame times of each clip that fits in the shot, one after the other without overlap."""
+    span, step = (spec.num_frames - 1) / spec.fps, spec.num_frames / spec.fps
+    clips, start = [], shot.start_s
+    while start + span <= shot.start_s + shot.length_s + 1e-6:
+        clips.append([_nearest(shot.times_s, start + i / spec.fps) for i in range(spec.num_frames)])
+        start += step
+    return clips
+
+
+def _nearest(times: list[float], wanted: float) -> float:
+    right = bisect_left(times, wanted)
+    near = times[max(0, right - 1) : right + 1]
+    return min(near, key=lambda t: (abs(t - wanted), t))
+
+
+def _refuse(scan: dict[str, Any], plans: list[list[float]], spec: ClipSpec) -> None:
+    """Raises FilteredError when the source gives no clip, and says why."""
+    times = scan["times_s"]
+    if len(times) == 1:
+        raise FilteredError("a single frame")
+    rate = (len(times) - 1) / max(times[-1], 1e-6)
+    if rate < _MIN_RATE * spec.fps:
+        raise FilteredError(f"{rate:.1f} frames a second, below the {spec.fps} of the preset")
+    if not plans:
+        need = (spec.num_frames - 1) / spec.fps
+        raise FilteredError(f"no shot is as long as a clip ({need:.1f} s)")
+
+
+def _split(source: str) -> str:
+    """By source, so that clips of one video never sit on both sides."""
+    value = int.from_bytes(hashlib.sha256(b"split\0" + source.encode()).digest()[:8], "big")
+    return "val" if value % _VAL_SHARE == 0 else "train"
