@@ -1,0 +1,471 @@
+"""English words into chunks: noun phrases, verb groups, prepositions, scene words. The first half of level 2."""
+
+from dataclasses import dataclass, field, replace
+
+from kling.prompt.lexical import Token
+from kling.prompt.syntactic import Attribute, Phrase
+
+ATTRIBUTES = ("color", "size", "material", "finish")
+SCENE = ("setting", "lighting", "gravity", "style", "world")
+
+
+@dataclass
+class Chunk:
+    """A piece of the sentence. ``value`` depends on the kind; ``phrase`` for nouns; verbs also carry their form."""
+
+    kind: str
+    value: str = ""
+    phrase: Phrase | None = None
+    attributes: tuple[Attribute, ...] = ()
+    form: str = ""
+    passive: bool = False
+    negated: bool = False
+    auxiliary: bool = False
+    begins: bool = False
+    move: str | None = None
+    speed: str | None = None
+    text: str = ""
+
+
+@dataclass
+class _Noun:
+    """A noun phrase being read."""
+
+    determiner: str = ""
+    count: int | None = None
+    vague: bool = False
+    attributes: list[Attribute] = field(default_factory=list)
+    alternatives: list[Attribute] = field(default_factory=list)
+    speed: str | None = None
+    actions: list[str] = field(default_factory=list)
+    head: str | None = None
+    plural: bool = False
+    known: bool = True
+    place: str | None = None
+    skipped: list[str] = field(default_factory=list)
+
+
+class Chunker:
+    """Reads tokens left to right into chunks; ``lost`` collects words no chunk could use."""
+
+    def __init__(self, tokens: tuple[Token, ...], *, unknown_nouns: bool = True):
+        self.tokens = tokens
+        self.unknown_nouns = unknown_nouns
+        self.chunks: list[Chunk] = []
+        self.lost: list[str] = []
+        self.num_phrases = 0
+
+    def read(self) -> list[Chunk]:
+        position = 0
+        while position < len(self.tokens):
+            for reader in (self._punctuation, self._scene, self._pronoun, self._noun, self._verb, self._function):
+                after = reader(position)
+                if after is not None:
+                    position = after
+                    break
+            else:
+                self._lose(self.tokens[position])
+                position += 1
+        return self.chunks
+
+    def _at(self, position: int) -> Token | None:
+        return self.tokens[position] if 0 <= position < len(self.tokens) else None
+
+    def _lose(self, token: Token) -> None:
+        if not token.has("filler", "determiner") and any(c.isalnum() for c in token.text):
+            self.lost.append(token.text)
+
+    def _add(self, kind: str, value: str = "", **more) -> None:
+        self.chunks.append(Chunk(kind=kind, value=value, **more))
+
+    def _last(self) -> str:
+        return self.chunks[-1].kind if self.chunks else "stop"
+
+    def _punctuation(self, position: int) -> int | None:
+        token = self.tokens[position]
+        if token.form != "punct":
+            return None
+        self._add({".": "stop", ":": "colon"}.get(token.text, "comma"))
+        return position + 1
+
+    # --- scene -------------------------------------------------------------------------------------------------
+
+    def _scene(self, position: int) -> int | None:
+        """Setting, lighting, gravity, style; with determiner and adjectives before it ("the soft evening light")."""
+        start = position
+        while (
+            (token := self._at(position)) and not token.has(*SCENE) and token.has("determiner", "adjective", "filler")
+        ):
+            position += 1
+        token = self._at(position)
+        if token is None or not token.has(*SCENE):
+            return None
+        if token.has("material", "thing") and self._continues_noun(position + 1):
+            return None  # "a wood ball"
+        if token.has("material") and not (self._last() in ("path", "relation") or position > start):
+            return None  # "made of wood", "wood cube"; but "on wood" is a floor
+        if token.has("material") and self.chunks and self.chunks[-1].text in ("of", "from", "out of", "made of"):
+            return None
+        following = self._at(position + 1)
+        if (
+            token.value("setting")
+            and following
+            and following.has("noun", "thing")
+            and token.lemma in ("snow", "studio")
+        ):
+            if following.has("thing"):
+                return None
+        for skipped in self.tokens[start:position]:
+            if skipped.has("adjective"):
+                self._lose(skipped)
+        for sense in token.senses:
+            if sense.kind in SCENE:
+                self._add("scene", sense.kind, attributes=((sense.kind, sense.value),), text=token.text)
+                break
+        return position + 1
+
+    # --- nouns -------------------------------------------------------------------------------------------------
+
+    def _pronoun(self, position: int) -> int | None:
+        token = self.tokens[position]
+        kind = token.value("pronoun")
+        following = self._at(position + 1)
+        if kind is None:
+            return None
+        if kind == "one" or (kind in ("both", "other", "neither") and following and self._continues_noun(position + 1)):
+            return None
+        if kind == "somebody":
+            if token.lemma in ("who", "viewer") or token.text == "us":
+                return None
+            self._phrase(kind="somebody", text=token.text)
+        else:
+            self._phrase(kind="pronoun", head=kind, text=token.text)
+        return position + 1
+
+    def _phrase(self, **fields) -> None:
+        self._add("np", phrase=Phrase(id=self.num_phrases, **fields))
+        self.num_phrases += 1
+
+    def _continues_noun(self, position: int) -> bool:
+        """A noun, or words that can only stand before one."""
+        token = self._at(position)
+        if token is None or token.form == "punct":
+            return False
+        if token.has("noun", "thing", *ATTRIBUTES):
+            return True
+        return token.has("adjective", "filler", "number") and self._continues_noun(position + 1)
+
+    def _noun(self, position: int) -> int | None:
+        """[determiner] [number] [adjectives] noun. Adjectives alone become a chunk of their own."""
+        noun, start = _Noun(), position
+        while (token := self._at(position)) is not None and noun.head is None:
+            after = self._noun_word(noun, token, position)
+            if after is None:
+                break
+            position = after
+        if noun.head is None:
+            return self._headless(noun, start, position)
+        words = " ".join(token.text for token in self.tokens[start:position])
+        self.lost.extend(noun.skipped)
+        self._phrase(
+            kind="camera" if noun.head == "camera" else "elliptic" if noun.head in ("", "one") else "object",
+            head="" if noun.head == "one" else noun.head,
+            attributes=tuple(noun.attributes),
+            alternatives=tuple(noun.alternatives),
+            count=noun.count,
+            vague=noun.vague,
+            plural=noun.plural,
+            determiner=noun.determiner,
+            speed=noun.speed,
+            actions=tuple(noun.actions),
+            place=noun.place,
+            known=noun.known,
+            text=words,
+        )
+        return position
+
+    def _headless(self, noun: _Noun, start: int, position: int) -> int | None:
+        words = " ".join(token.text for token in self.tokens[start:position])
+        if noun.attributes and (noun.determiner or noun.count):
+            self._phrase(
+                kind="elliptic",
+                attributes=tuple(noun.attributes),
+                alternatives=tuple(noun.alternatives),
+                count=noun.count,
+                determiner=noun.determiner,
+                text=words,
+            )
+            return position
+        if noun.attributes:
+            self.lost.extend(noun.skipped)
+            self._add("adjective", attributes=(*noun.attributes, *noun.alternatives), text=words)
+            return position
+        if noun.count and position > start and not noun.determiner:
+            following = self._at(position)
+            if following is None or not following.has("filler"):
+                self._phrase(kind="elliptic", count=noun.count, text=words)
+                return position
+        return None
+
+    def _noun_word(self, noun: _Noun, token: Token, position: int) -> int | None:
+        """Take one more word into the phrase; None when it cannot belong to it."""
+        for reader in (
+            self._article,
+            self._negated_adjective,
+            self._head,
+            self._attribute,
+            self._premodifier,
+            self._joint,
+        ):
+            after = reader(noun, token, position)
+            if after is not None:
+                return after
+        return self._unknown(noun, token, position)
+
+    def _article(self, noun: _Noun, token: Token, position: int) -> int | None:
+        opens = not (noun.attributes or noun.count)
+        determiner, number, vague = token.value("determiner"), token.value("number"), token.value("vague")
+        if determiner and opens and not (token.text == "that" and self._relative_that(position)):
+            noun.determiner = determiner if noun.determiner != "all" else "all"
+            return position + 1
+        if token.lemma == "one" and not self._continues_noun(position + 1) and (noun.determiner or noun.attributes):
+            noun.head, noun.plural = "one", token.form == "s"
+            return position + 1
+        if number and noun.count is None:
+            noun.count = round(float(number.replace(",", "."))) if number[0].isdigit() else None
+            noun.plural = noun.count != 1
+            return position + 1
+        if vague and opens:
+            noun.count, noun.vague, noun.plural = int(vague), True, True
+            return position + 1
+        return None
+
+    def _relative_that(self, position: int) -> bool:
+        following = self._at(position + 1)
+        return self._last() == "np" and following is not None and not following.has("noun", "thing", *ATTRIBUTES)
+
+    def _negated_adjective(self, noun: _Noun, token: Token, position: int) -> int | None:
+        """ "not red but blue": the first is dropped."""
+        following = self._at(position + 1)
+        if not (token.value("negation") == "not" and following and following.has(*ATTRIBUTES)):
+            return None
+        if following.has("thing") and not following.has("color"):
+            return None
+        position += 2
+        after = self._at(position)
+        while after is not None and (after.text == "," or after.value("conjunction") == "but" or after.text == "and"):
+            position += 1
+            after = self._at(position)
+        return position
+
+    def _head(self, noun: _Noun, token: Token, position: int) -> int | None:
+        if token.has("camera") and not noun.attributes:
+            following = self._at(position + 1)
+            noun.head = "camera"
+            return position + 2 if following and following.text in ("shot", "footage", "view") else position + 1
+        word = token.value("noun") if token.has("noun") else token.value("thing")
+        if word is None or (token.has("color", "material") and not self._fruit(noun, token, position)):
+            return None
+        if token.form == "poss":  # "a child's ball"
+            return position + 1
+        following = self._at(position + 1)
+        if following is not None and following.form != "punct" and following.has("noun", "thing"):
+            if not following.has("verb", "color", "relation") or following.has("noun"):
+                noun.skipped.append(token.text)  # a compound no lexicon knows: "garden gnome"
+                return position + 1
+        if token.has("verb", "move") and not (noun.determiner or noun.attributes or noun.count):
+            return None
+        noun.head = word
+        noun.plural = noun.plural or token.form == "s"
+        return position + 1
+
+    def _fruit(self, noun: _Noun, token: Token, position: int) -> bool:
+        """ "an orange rolls" is a fruit, "an orange cube", "is orange" a colour."""
+        return (
+            bool(noun.determiner or noun.count)
+            and not noun.attributes
+            and not self._continues_noun(position + 1)
+            and (not token.has("material") and not self._joint_follows(position + 1))
+        )
+
+    def _joint_follows(self, position: int) -> bool:
+        token = self._at(position)
+        return token is not None and token.lemma in ("and", ",", "or", "one") and self._colour_word(position + 1)
+
+    def _colour_word(self, position: int) -> bool:
+        token = self._at(position)
+        if token is not None and token.has("determiner"):
+            token = self._at(position + 1)
+        return token is not None and token.has(*ATTRIBUTES)
+
+    def _attribute(self, noun: _Noun, token: Token, position: int) -> int | None:
+        for kind in ATTRIBUTES:
+            value = token.value(kind)
+            if value is None:
+                continue
+            taken = [name for name, _ in noun.attributes]
+            (noun.alternatives if kind in taken else noun.attributes).append((kind, value))
+            return position + 1
+        return None
+
+    def _premodifier(self, noun: _Noun, token: Token, position: int) -> int | None:
+        """Adverbs, other adjectives and participles before the noun: "a slowly spinning ball"."""
+        if not self._continues_noun(position + 1) and not self._elliptic_one(position + 1):
+            return None
+        opened = bool(noun.determiner or noun.count or noun.attributes)
+        if token.has("speed") and (opened or token.lemma in ("fast", "slow", "quick")):
+            noun.speed = token.value("speed")
+        elif token.has("verb") and token.form == "ing" and opened:
+            noun.actions.append(token.value("verb") or "")
+        elif token.has("still") and opened:
+            noun.actions.append("stay")
+        elif token.has("direction") and token.text in ("left", "right") and noun.determiner == "the":
+            noun.place = token.value("direction")
+        elif token.has("adjective"):
+            noun.skipped.append(token.text)
+        elif not token.has("filler"):
+            return None
+        return position + 1
+
+    def _elliptic_one(self, position: int) -> bool:
+        token = self._at(position)
+        return token is not None and token.lemma == "one"
+
+    def _joint(self, noun: _Noun, token: Token, position: int) -> int | None:
+        """ "small, red ball", "red and blue balls": a comma or "and" between adjectives."""
+        if not noun.attributes or noun.head is not None:
+            return None
+        following = self._at(position + 1)
+        if (
+            following is None
+            or following.has("determiner", "number")
+            or following.has("noun", "thing")
+            and not (following.has(*ATTRIBUTES))
+        ):
+            return None
+        if token.text in (",", "and", "but") and (following.has(*ATTRIBUTES) or self._very(position + 1)):
+            before = self._at(position - 1)
+            if before is not None and before.has("noun"):
+                return None
+            return position + 1
+        return None
+
+    def _very(self, position: int) -> bool:
+        token, following = self._at(position), self._at(position + 1)
+        return bool(token and following and token.has("filler") and following.has(*ATTRIBUTES))
+
+    def _unknown(self, noun: _Noun, token: Token, position: int) -> int | None:
+        """A word of no lexicon is a noun where only a noun can stand, an adjective before one."""
+        if token.senses or not token.text.isalpha():
+            return None
+        if self._continues_noun(position + 1):
+            noun.skipped.append(token.text)
+            return position + 1
+        if not (noun.determiner or noun.count) or token.text.endswith("ly") or not self.unknown_nouns:
+            return None
+        noun.head, noun.known = token.lemma, False
+        noun.plural = noun.plural or token.form == "s"
+        return position + 1
+
+    # --- verbs -------------------------------------------------------------------------------------------------
+
+    def _verb(self, position: int) -> int | None:
+        """Auxiliaries, negation, adverbs and the verb itself: "does not slowly begin to roll"."""
+        group, start = Chunk(kind="verb"), position
+        be = get = False
+        while (token := self._at(position)) is not None:
+            verb, move = token.value("verb"), token.value("move")
+            if verb == "be":
+                be, group.auxiliary = True, True
+            elif token.has("auxiliary"):
+                get, group.auxiliary = get or token.lemma == "get", True
+            elif verb == "begin" and self._verb_follows(position + 1):
+                group.begins = True
+            elif token.value("negation") in ("not", "without") and self._verb_follows(position + 1):
+                group.negated = True
+            elif token.has("speed") and self._verb_follows(position + 1) and (be or get or not token.has("adjective")):
+                group.speed = token.value("speed")
+            elif token.has("still") and not token.has("verb") and be:
+                group.value, position = "stay", position + 1
+                break
+            elif verb or move:
+                self._main_verb(group, token, be=be, get=get)
+                position += 1
+                break
+            elif not (token.has("filler") and (be or get or group.negated) and self._verb_follows(position + 1)):
+                break
+            position += 1
+        if not group.value and group.move is None:
+            return self._bare(group, start, position, be=be)
+        group.text = " ".join(token.text for token in self.tokens[start:position])
+        self.chunks.append(group)
+        return position
+
+    def _bare(self, group: Chunk, start: int, position: int, *, be: bool) -> int | None:
+        """Auxiliaries without a verb: a copula, or words like "let" that carry nothing."""
+        if not be and not group.auxiliary:
+            return None
+        if be:
+            negation = self._at(position)
+            if negation is not None and negation.value("negation") == "not":
+                following = self._at(position + 1)
+                if following is None or not following.has(*ATTRIBUTES):
+                    group.negated, position = True, position + 1
+            group.value = "be"
+            group.text = " ".join(token.text for token in self.tokens[start:position])
+            self.chunks.append(group)
+        return max(position, start + 1)
+
+    def _main_verb(self, group: Chunk, token: Token, *, be: bool, get: bool) -> None:
+        group.value = token.value("verb") or ""
+        group.move = token.value("move")
+        group.form = token.form
+        participle = token.form in ("ed", "en") or token.lemma.split()[0] in ("hit", "shot", "set", "put")
+        group.passive = (be or get) and participle
+
+    def _verb_follows(self, position: int) -> bool:
+        token = self._at(position)
+        if token is None or token.form == "punct":
+            return False
+        if token.has("verb", "move", "auxiliary"):
+            return True
+        return token.has("speed", "filler", "negation", "path", "order") and self._verb_follows(position + 1)
+
+    # --- function words ----------------------------------------------------------------------------------------
+
+    _KINDS = (
+        "order", "subordinator", "relative", "place", "direction", "relation", "path", "conjunction", "negation", "speed",
+        "still",
+    )  # fmt: skip
+
+    def _function(self, position: int) -> int | None:
+        token = self.tokens[position]
+        for kind in self._KINDS:
+            value = token.value(kind)
+            if value is None or not self._fits(kind, token, position):
+                continue
+            self._add(kind, value, text=token.text)
+            return position + 1
+        if token.has("abstract", "adjective"):
+            self._lose(token)
+            return position + 1
+        return position + 1 if token.has("filler", "determiner") else None
+
+    def _fits(self, kind: str, token: Token, position: int) -> bool:
+        """Choose between the kinds of a function word by what follows it."""
+        following = self._at(position + 1)
+        opens = following is not None and (
+            self._continues_noun(position + 1) or following.has("determiner", "pronoun", "number", "vague", *SCENE)
+        )
+        if kind == "direction":
+            return not (opens and token.has("path") and not token.has("relation"))
+        if kind == "subordinator" and token.text == "with":
+            return False
+        if kind == "relation":
+            return opens or not token.has("direction", "path", "filler") or token.lemma == "on"
+        return True
+
+
+def with_head(phrase: Phrase, head: str) -> Phrase:
+    """ "a red and a blue ball": the first takes its noun from the second."""
+    return replace(phrase, head=head, kind="object")

@@ -1,0 +1,215 @@
+"""Who is meant: noun phrases, pronouns and "the other one" resolved to objects. The first half of level 3."""
+
+from dataclasses import dataclass, field, replace
+
+from kling.prompt.graph import ObjectNode
+from kling.prompt.syntactic import Attribute, Clause, Phrase, Syntax
+
+MAX_OBJECTS = 8
+
+
+@dataclass
+class Thing:
+    """An object while the text is being read; later words may still add to it."""
+
+    id: str
+    shape: str
+    attributes: dict[str, str] = field(default_factory=dict)
+    group: int | None = None  # the plural phrase that introduced it: "the red one" may be one of these
+    place: str | None = None
+    speed: str | None = None
+    known: bool = True
+
+    def node(self) -> ObjectNode:
+        return ObjectNode(id=self.id, shape=self.shape, **self.attributes)
+
+    def fits(self, shape: str, attributes: dict[str, str]) -> bool:
+        """Nothing said of it speaks against this description."""
+        if shape and self.shape and shape != self.shape:
+            return False
+        return all(self.attributes.get(name, value) == value for name, value in attributes.items())
+
+    def shows(self, attributes: dict[str, str]) -> bool:
+        return all(self.attributes.get(name) == value for name, value in attributes.items())
+
+
+class Discourse:
+    """Objects in order of mention. ``resolve`` turns a phrase into ids; ``doubts`` collects guesses."""
+
+    def __init__(self, syntax: Syntax, *, anaphora: bool = True, free_nouns: bool = True):
+        self.phrases = {phrase.id: phrase for phrase in syntax.phrases}
+        self.divisions = {part for phrase in syntax.phrases for part in phrase.parts}
+        self.anaphora, self.free_nouns = anaphora, free_nouns
+        self.things: dict[str, Thing] = {}
+        self.seen: dict[int, list[str]] = {}
+        self.doubts: list[str] = []
+        self.lost: list[str] = []
+        self.recent: list[str] = []  # most recently mentioned last
+        self.last_group: list[str] = []
+
+    def resolve(self, number: int, *, avoid: tuple[str, ...] = (), prefer: tuple[str, ...] = ()) -> list[str]:
+        """Ids of what the phrase means. ``avoid``: "it" is not the subject itself; ``prefer``: it is rather this."""
+        if number in self.seen:
+            return self.seen[number]
+        phrase = self.phrases[number]
+        if phrase.kind in ("camera", "somebody"):
+            found: list[str] = []
+        elif phrase.kind == "pronoun":
+            found = self._pronoun(phrase, avoid, prefer)
+        else:
+            found = self._described(phrase, avoid)
+        self.seen[number] = found
+        for name in found:
+            if name in self.recent:
+                self.recent.remove(name)
+            self.recent.append(name)
+        if len(found) > 1:
+            self.last_group = found
+        return found
+
+    def _pronoun(self, phrase: Phrase, avoid: tuple[str, ...], prefer: tuple[str, ...]) -> list[str]:
+        if not self.anaphora:
+            return []
+        if phrase.head == "it":
+            options = [name for name in (*prefer, *reversed(self.recent)) if name not in avoid]
+            return options[:1]
+        if phrase.head in ("both", "they"):
+            group = self.last_group if len(self.last_group) > 1 else list(self.things)
+            return list(group[-2:] if phrase.head == "both" and len(group) > 2 else group)
+        if phrase.head == "everything":
+            return [name for name in self.things if name not in avoid]
+        if phrase.head == "other":
+            return self._other(phrase, {})
+        return []
+
+    def _other(self, phrase: Phrase, attributes: dict[str, str]) -> list[str]:
+        """The one not spoken of last, among the last group; a new one when there is none ("one ..., the other ...")."""
+        last = self.recent[-1] if self.recent else None
+        group = [n for n in self.things if last and self.things[n].group == self.things[last].group and n != last]
+        if last and self.things[last].group is not None and group:
+            return group[:1]
+        if last:
+            return [self._new(replace(phrase, kind="object", head=self.things[last].shape), attributes).id]
+        return []
+
+    def _described(self, phrase: Phrase, avoid: tuple[str, ...]) -> list[str]:
+        attributes = self._attributes(phrase)
+        shape = phrase.head
+        if not phrase.known and not self.free_nouns:
+            self.lost.append(phrase.text)
+            return []
+        if phrase.determiner != "a" and self.anaphora:
+            found = self._mentioned(phrase, shape, attributes, avoid)
+            if found:
+                return found
+        if not shape and phrase.kind == "elliptic" and not attributes and not phrase.count:
+            return []
+        return self._introduce(phrase, shape, attributes)
+
+    def _attributes(self, phrase: Phrase) -> dict[str, str]:
+        attributes: dict[str, str] = {}
+        for name, value in phrase.attributes:
+            if attributes.get(name, value) != value:
+                self.doubts.append(f'"{phrase.text}" is both {attributes[name]} and {value}: took {attributes[name]}')
+            attributes.setdefault(name, value)
+        return attributes
+
+    def _mentioned(self, phrase: Phrase, shape: str, attributes: dict[str, str], avoid: tuple[str, ...]) -> list[str]:
+        """Objects already spoken of that this phrase can mean."""
+        if phrase.count and phrase.count > 1 and phrase.determiner != "the":
+            return []
+        if phrase.count == 1 and phrase.determiner != "the" and not (phrase.kind == "elliptic" and attributes):
+            return []
+        options = [n for n in reversed(self.recent) if n not in avoid and self.things[n].fits(shape, attributes)]
+        exact = [n for n in options if self.things[n].shows(attributes)]
+        if phrase.plural and phrase.determiner:
+            chosen = exact if exact else options
+            return list(reversed(chosen))
+        if exact and (phrase.determiner or attributes or shape):
+            return exact[:1]
+        # "the red one" of "two cones": the description adds to what was said
+        for name in options:
+            thing = self.things[name]
+            if phrase.determiner and (thing.group is not None or not phrase.head or not thing.shape):
+                thing.attributes.update(attributes)
+                thing.shape = thing.shape or shape
+                if thing.group is not None:
+                    self.recent = [n for n in self.recent if n != name] + [name]
+                return [name]
+        return []
+
+    def _introduce(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:
+        if phrase.parts:
+            return self._introduce_parts(phrase, shape, attributes)
+        if not shape and phrase.count == 1 and self.recent and self.anaphora:
+            shape = self.things[self.recent[-1]].shape
+        options = [value for name, value in (*phrase.attributes, *phrase.alternatives) if name == "color"]
+        count = phrase.count or (len(options) if phrase.plural and len(options) > 1 else 2 if phrase.plural else 1)
+        if phrase.vague or (phrase.plural and not phrase.count and len(options) < 2):
+            self.doubts.append(f'"{phrase.text}" does not say how many: took {count}')
+        if phrase.alternatives and not phrase.plural:
+            others = ", ".join(value for _, value in phrase.alternatives)
+            self.doubts.append(f'"{phrase.text}" contradicts itself ({others}): took the first')
+        group = phrase.id if count > 1 else None
+        found = []
+        for i in range(self._room(count, phrase.text)):
+            own = dict(attributes)
+            if phrase.plural and len(options) > 1:
+                own["color"] = options[i * len(options) // count]
+            found.append(self._new(phrase, own, shape=shape, group=group).id)
+        return found
+
+    def _introduce_parts(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:
+        """ "six small cubes, three red and three blue"."""
+        found: list[str] = []
+        for number in phrase.parts:
+            part = self.phrases[number]
+            own = {**attributes, **self._attributes(part)}
+            ids = [
+                self._new(phrase, own, shape=shape, group=phrase.id).id
+                for _ in range(self._room(part.count or 1, phrase.text))
+            ]
+            self.seen[number] = ids
+            found.extend(ids)
+        missing = (phrase.count or 0) - len(found)
+        if missing > 0:
+            found.extend(
+                self._new(phrase, dict(attributes), shape=shape, group=phrase.id).id
+                for _ in range(self._room(missing, phrase.text))
+            )
+        return found
+
+    def _room(self, count: int, text: str) -> int:
+        room = MAX_OBJECTS - len(self.things)
+        if count > room:
+            self.doubts.append(f'"{text}" is more than the {MAX_OBJECTS} objects a scene can hold: took {room}')
+        return max(0, min(count, room))
+
+    def _new(
+        self, phrase: Phrase, attributes: dict[str, str], *, shape: str | None = None, group: int | None = None
+    ) -> Thing:
+        name = f"o{len(self.things) + 1}"
+        thing = Thing(
+            id=name,
+            shape=phrase.head if shape is None else shape,
+            attributes=attributes,
+            group=group,
+            place=phrase.place,
+            speed=phrase.speed,
+            known=phrase.known,
+        )
+        self.things[name] = thing
+        if not phrase.known:
+            self.doubts.append(f'nothing is known of "{phrase.head}": taken as a thing of everyday size')
+        return thing
+
+    def describe(self, names: list[str], attributes: tuple[Attribute, ...], clause: Clause) -> None:
+        """ "is red": adds to what the subject is; a contradiction is a doubt."""
+        for name in names:
+            thing = self.things[name]
+            for kind, value in attributes:
+                if thing.attributes.get(kind, value) != value:
+                    self.doubts.append(
+                        f'"{clause.text}": {thing.node().phrase} is not {value}; kept what was said first'
+                    )
+                thing.attributes.setdefault(kind, value)

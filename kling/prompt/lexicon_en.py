@@ -1,0 +1,347 @@
+"""English words as data: kind -> value -> the words for it, separated by "|".
+
+A word may have several kinds ("roll" is an action and a camera move); the syntactic level chooses by place. Multi-word
+entries are matched longest first on lemmas ("come to a stop" finds "comes to a stop").
+"""
+
+WORDS: dict[str, dict[str, str]] = {
+    "noun": {
+        "ball": "ball|sphere|orb|globe|round ball",
+        "cube": "cube|box|block|square block|wooden block",
+        "cylinder": "cylinder|tube|cylindrical object",
+        "capsule": "capsule|pill|pill shape",
+        "cone": "cone|conical object",
+        "": "object|thing|shape|item|body",
+    },
+    "color": {
+        "red": "red|scarlet|crimson|ruby|reddish|red colored|red coloured",
+        "orange": "orange|orange colored|orange coloured",
+        "yellow": "yellow|lemon yellow|yellow colored|yellow coloured",
+        "green": "green|emerald|lime|lime green|olive|green colored|green coloured",
+        "cyan": "cyan|turquoise|teal|aqua|light blue|sky blue|cyan colored|cyan coloured",
+        "blue": "blue|navy|azure|cobalt|blue colored|blue coloured",
+        "purple": "purple|violet|lilac|lavender|purple colored|purple coloured",
+        "pink": "pink|magenta|fuchsia|rose|pink colored|pink coloured",
+        "white": "white",
+        "black": "black",
+        "brown": "brown",
+        "gray": "gray|grey",
+        "gold": "gold|golden",
+        "silver": "silver|silvery",
+    },
+    "size": {
+        "small": "small|little|tiny|mini|miniature|smaller|smallest|small sized|petite|compact|minuscule",
+        "large": "large|big|huge|giant|enormous|larger|bigger|largest|biggest|massive|gigantic|large sized|oversized",
+    },
+    "material": {
+        "rubber": "rubber|rubbery|rubberized",
+        "wood": "wood|wooden|timber|oak",
+        "metal": "metal|metallic|steel|iron|aluminium|aluminum|brass|chrome",
+        "glass": "glass",
+        "plastic": "plastic",
+        "stone": "stone|marble stone|granite",
+        "paper": "paper|cardboard",
+    },
+    "finish": {
+        "matte": "matte|matt|mat|dull|unpolished|non shiny|flat finish",
+        "shiny": "shiny|glossy|polished|gleaming|reflective|glistening|glittering|lustrous|shining|mirror like",
+    },
+    "number": {
+        "1": "one|single|1|lone|solitary",
+        "2": "two|pair of|pair|couple of|couple|2|twin",
+        "3": "three|trio of|3",
+        "4": "four|4|quartet of",
+        "5": "five|5",
+        "6": "six|6",
+        "7": "seven|7",
+        "8": "eight|8",
+        "9": "nine",
+        "10": "ten",
+        "12": "twelve|dozen|dozen of",
+        "100": "hundred|hundred of|dozens of",
+        "1000": "thousand|thousand of|million|million of|infinite",
+    },
+    # A count that is only vaguely said; the semantic level takes the number and names a doubt.
+    "vague": {"2": "some", "3": "several|few|a few|handful of", "5": "many|lot of|lots of|bunch of|plenty of"},
+    "determiner": {
+        "a": "a|an|another",
+        "the": "the|this|that|these|those|its|their|said",
+        "all": "all|all of|every|each",
+    },
+    "pronoun": {
+        "it": "it|itself",
+        "they": "they|them|themselves",
+        "both": "both|both of|both of them|the two|the two of them",
+        "each other": "each other|one another|together",
+        "everything": "everything|all objects|all of them|everything else",
+        "other": "the other|the other one|the other ball|another one",
+        "one": "one",
+        "somebody": "somebody|someone|i|we|you|me|us|person|people|hand|nobody|no one|anyone|player|who|viewer",
+        "nothing": "nothing|nothing else",
+        "neither": "neither",
+    },
+    "verb": {
+        "fall": "fall|drop|plummet|plunge|descend|land|fall down|drop down|come down|fall freely|free fall",
+        "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob",
+        "roll": "roll|trundle|roll along",
+        "slide": "slide|glide|skid|slip|slide to a stop|skate|slide to a halt|slither",
+        "throw": "throw|toss|fling|hurl|launch|lob|pitch|shoot into|fly|soar|catapult",
+        "spin": "spin|rotate|twirl|whirl|revolve|spin around|rotate around|turn around|spin on the spot|turn in place"
+        "|rotate in place|spin in place|pirouette|gyrate",
+        "swing": "swing|sway|oscillate|dangle|swing back and forth|swing to and fro|swing like a pendulum|swing from side"
+        " to side|sway back and forth",
+        "topple": "topple|topple over|tip over|fall over|keel over|tumble over|overturn|tip|collapse|flip over"
+        "|fall on its side|lose its balance|lose balance|go over",
+        "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|knock|run into|smack|nudge|tap|impact|bash|meet"
+        "|knock into|make contact",
+        "knock over": "knock over|knock down|bowl over|push over|knock off balance|send over",
+        "stay": "stay still|remain still|stay|remain|keep still|stand still|sit still|lie still|hold still|do not move"
+        "|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless|stay where it be"
+        "|remain at rest|stay at rest|remain stationary|stay stationary|be at rest|rest motionless|start still",
+        "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move|come to a complete"
+        " stop|stand still again",
+        "posture": "sit|stand|rest|lie|wait|park|perch|be rest",
+        "move": "move|travel|go|drive|come|head|proceed|advance|enter|cross|cruise|move along|wander|drift",
+        "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot",
+        "push": "push|kick|shove|flick|pull|drag",
+        "make": "make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film|imagine|draw"
+        "|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set|position|locate"
+        "|arrange|find|line up|capture|need|reveal|frame",
+        "be": "be|exist",
+        "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
+        "send": "send",
+    },
+    "auxiliary": {
+        "do": "do",
+        "get": "get",
+        "have": "have",
+        "will": "will|would|can|may|should|to|must",
+        "let": "let",
+    },
+    "still": {"stay": "still|motionless|stationary|unmoving|immobile|at rest|not moving|resting still|standing still"},
+    "relation": {
+        "left_of": "left of|to the left of|on the left of|on the left side of|at the left of|to the left side of",
+        "right_of": "right of|to the right of|on the right of|on the right side of|at the right of",
+        "in_front_of": "in front of|before the front of|ahead of",
+        "behind": "behind|in back of|at the back of",
+        "on": "on top of|atop|upon|sit on|on|resting on",
+        "above": "above|high above|hover over|directly above",
+        "below": "under|below|beneath|underneath",
+        "near": "next to|beside|near|close to|alongside|adjacent to|by the side of|not far from|by",
+        "side by side": "side by side|next to each other|beside each other|near each other|close together",
+        "between": "between|in between",
+    },
+    "place": {  # where in the picture
+        "left": "on the left|at the left|on the left side|on the left hand side|at left",
+        "right": "on the right|at the right|on the right side|on the right hand side|at right",
+        "front": "in the foreground|in front|in the front",
+        "back": "in the background|at the back|in back|in the distance",
+    },
+    "path": {
+        "into": "into|against|onto|on to|with|at",
+        "off": "off|off of|from the top of|from",
+        "down": "down|down from",
+        "up": "up",
+        "past": "past|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without|out of|beyond",
+        "toward": "toward|towards|in the direction of",
+    },
+    "direction": {
+        "left": "left|leftward|leftwards|to the left|from right to left|right to left|from the right|leftwardly"
+        "|toward the left|towards the left|to the left side|to the viewer left|in from the right|to its left"
+        "|toward the left side|across the frame from right to left",
+        "right": "right|rightward|rightwards|to the right|from left to right|left to right|from the left"
+        "|toward the right|towards the right|to the right side|to the viewer right|in from the left|to its right",
+        "toward": "toward the camera|towards the camera|toward the viewer|towards the viewer|toward us|towards us"
+        "|toward me|towards me|to the camera|at the camera|toward the lens|towards the lens|to the front|closer"
+        "|closer to the camera|in our direction|toward the screen|toward viewer|towards viewer|toward camera"
+        "|towards camera|into the camera|forward|forwards|toward the front|nearer",
+        "away": "away|away from the camera|away from the viewer|away from us|into the distance|into the background"
+        "|to the back|backward|backwards|off into the distance|away from viewer|away from camera|into the depth"
+        "|further away|farther away",
+        "up": "up|upward|upwards|into the air|high into the air|up into the air|in the air|into the sky|up high"
+        "|straight up|skyward|up in the air|high up",
+        "down": "down|downward|downwards|straight down",
+        "clockwise": "clockwise",
+        "counterclockwise": "counterclockwise|anticlockwise|counter clockwise|anti clockwise",
+        "in": "in|inward|inwards|closer in",
+        "out": "out|outward|outwards",
+        "back": "back",
+        "over": "over|around|round|about",
+    },
+    "speed": {
+        "slow": "slow|slowly|gently|lazily|gentle|leisurely|unhurriedly|gradually|at low speed|at a slow pace|sluggishly"
+        "|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow",
+        "fast": "fast|quick|quickly|rapidly|rapid|swift|swiftly|at high speed|at great speed|speedily|faster|whip"
+        "|at full speed|speedy|with speed|speeding|at a high speed|hard|briskly|at speed|abruptly",
+    },
+    "order": {
+        "then": "then|and then|next|afterwards|afterward|after that|subsequently|later|after which|finally|at last"
+        "|lastly|in the end|and finally|eventually|only then|thereafter|second|third|before finally|in turn|followed by",
+        "first": "first|at first|firstly|initially|to begin with|in the beginning|to start with",
+        "same": "at the same time|simultaneously|at once|meanwhile|in the meantime|in unison|in parallel",
+    },
+    "subordinator": {
+        "while": "while|as|whilst|at the same time as|during which|with",
+        "after": "after|once|when|as soon as|because|since|whenever",
+        "before": "before|until|till",
+    },
+    "relative": {"which": "which|that|who|whose|where"},
+    "conjunction": {"and": "and|&|plus|as well as|along with|together with", "but": "but|yet|however|or|nor|so|just"},
+    "negation": {
+        "not": "not|never|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than|instead of",
+        "no": "no|zero|without any|free of",
+        "without": "without",
+        "except": "except|except for|apart from|other than",
+    },
+    "camera": {"camera": "camera|cam|lens|viewpoint|point of view|camera view|drone|the view|our view"},
+    "move": {  # what a camera does; also as a noun or tag: "slow zoom in"
+        "static": "static shot|static camera|locked off|locked down|locked off shot|tripod shot|fixed camera|still camera"
+        "|no camera movement|no camera motion|without camera movement|fixed shot|static|fixed|locked|stationary camera"
+        "|steady shot|camera fixed|without any camera movement|unmoving camera|static view|motionless camera"
+        "|locked off camera|without camera motion|still shot|stationary shot|no camera move|steady camera|tripod",
+        "dolly in": "dolly in|push in|dolly forward|track in|dolly in shot|push forward|dolly closer|track forward|approach"
+        "|dolly toward|push toward|creep in",
+        "dolly out": "dolly out|pull back|pull out|dolly back|dolly backward|track out|pull away|track back|dolly backwards"
+        "|back away|dolly away|retreat|back up",
+        "dolly left": "dolly left|truck left|track left|dolly to the left|truck to the left|tracking shot left"
+        "|track to the left|tracking shot to the left|truck leftward",
+        "dolly right": "dolly right|truck right|track right|dolly to the right|truck to the right|tracking shot right"
+        "|track to the right|tracking shot to the right|truck rightward",
+        "dolly": "dolly|truck|dolly shot|tracking shot|travelling shot|traveling shot",
+        "pan": "pan|panning shot|turn|pan shot|swivel",
+        "tilt": "tilt|tilt shot|look",
+        "tilt up": "look up|tilt up",
+        "tilt down": "look down|tilt down",
+        "zoom in": "zoom in|zoom closer|crash zoom|punch in",
+        "zoom out": "zoom out|zoom back",
+        "zoom": "zoom|zoom shot",
+        "orbit": "orbit|circle|arc|arc shot|orbit shot|orbiting shot|circle around|revolve around|arc around|orbit around"
+        "|fly around|travel around|move around|swing around|rotate around|go around|orbital shot|circling shot",
+        "crane up": "crane up|jib up|boom up|rise|pedestal up|rise up|ascend|climb|lift|lift up|crane shot up",
+        "crane down": "crane down|jib down|boom down|sink|pedestal down|descend|lower|crane shot down",
+        "crane": "crane|jib|crane shot|boom shot|jib shot|pedestal|boom",
+        "roll": "roll|dutch roll|bank|spin|roll around its axis",
+        "follow": "follow|track",
+    },
+    "setting": {
+        "grass": "grass|lawn|meadow|grassy field|grassy floor|grassy ground|grassland|field|park|pasture|grassy meadow"
+        "|green grass|grass field|grassy|grass floor|football field|turf|grassy lawn|garden",
+        "sand": "sand|beach|desert|dune|sand dune|sandy beach|sandy ground|sandy floor|sandy|seashore|shore|sand floor"
+        "|sandy desert|sandbox|sandpit",
+        "snow": "snow|snowy|snowy field|snowfield|snowy ground|snow covered ground|snow covered field|snowy landscape"
+        "|fresh snow|winter landscape|snowy meadow|white snow|snowy floor|deep snow|snow falls|snow fall|fall snow"
+        "|snow covered|snow floor|snowy plain",
+        "wood": "wooden floor|wood floor|parquet|hardwood floor|wooden floorboard|wood|wooden board|floorboard|parquet floor"
+        "|hardwood|wooden deck|wooden planks|wood flooring|wooden plank|wooden surface|wooden ground",
+        "night": "night|at night|by night|night scene|nighttime|night sky|midnight|starry sky|starry night|night time"
+        "|in the dark|dark night|moonlight|under the star|dark of night",
+        "studio": "studio|white background|white studio|white backdrop|studio white|plain background|plain white background"
+        "|studio background|white studio floor|plain white studio|infinity cove|white floor|studio backdrop|studio setting"
+        "|bright studio|white void|studio floor|clean white background|seamless white background|photo studio",
+    },
+    "lighting": {
+        "studio": "studio lighting|studio light|softbox|soft box|three point lighting|studio lamp|softbox lighting"
+        "|soft studio light|soft studio lighting|bright studio lighting|studio lit|softbox light",
+        "daylight": "daylight|sunlight|sunny|sunny day|bright sunlight|bright daylight|midday|noon|sunshine|in the sun"
+        "|bright sun|bright day|by day|daytime|broad daylight|under a blue sky|sunny afternoon|clear day|day|morning light"
+        "|natural daylight|under the sun|natural light|day light|full daylight|midday sun|sunlit|clear daylight",
+        "dusk": "dusk|sunset|twilight|golden hour|evening|evening light|late evening|at sundown|sundown|dusk light"
+        "|evening sun|setting sun|sunset light|the light of dusk|nightfall|dusky light|light of dusk|dim evening light"
+        "|blue hour|gloaming|warm evening light|golden hour light|setting sun light",
+    },
+    "gravity": {
+        "moon": "lunar gravity|moon gravity|low gravity|gravity of the moon|lunar surface|moon surface|reduced gravity",
+        "mars": "martian gravity|mars gravity|gravity of mars|martian surface",
+        "zero": "zero gravity|zero g|weightless|weightlessness|microgravity|no gravity|without gravity|outer space"
+        "|weightlessly|absence of gravity|0 g|free of gravity|zero gee",
+        "earth": "earth gravity|normal gravity|gravity of the earth|on earth|standard gravity",
+    },
+    # Places where world knowledge knows the gravity.
+    "world": {"moon": "moon|the moon", "mars": "mars|red planet", "zero": "in space|space station|orbit of the earth"},
+    "style": {
+        "cinematic": "cinematic|cinematic style|movie like|film like|cinematic look|like a movie",
+        "photorealistic": "photorealistic|photo realistic|hyperrealistic|hyper realistic|photorealism|photoreal",
+        "realistic": "realistic|lifelike|realism",
+        "cartoon": "cartoon|cartoon style|cartoonish|cartoony",
+        "anime": "anime|anime style|manga style|manga",
+        "watercolor": "watercolor|watercolour|watercolor style|watercolour style|watercolor painting",
+        "oil painting": "oil painting|oil paint|oil on canvas",
+        "film noir": "film noir|noir|noir style",
+        "black and white": "black and white|monochrome|grayscale|greyscale",
+        "minimalist": "minimalist|minimalistic|minimal style",
+        "pixel art": "pixel art|pixelated|8 bit",
+        "claymation": "claymation|clay animation|stop motion|plasticine",
+        "3d render": "3d render|3d rendering|cgi|computer graphics|3d animation",
+        "vintage": "vintage|retro|old film|vintage film",
+        "documentary": "documentary|documentary style",
+        "low poly": "low poly",
+        "sketch": "pencil sketch|sketch|pencil drawing|line drawing",
+        "comic": "comic|comic book|comic style",
+        "slow motion": "slow motion|slow mo|slo mo",
+    },
+    # Words that carry the sentence and no content of their own.
+    "filler": {
+        "": "video|clip|scene|shot|footage|frame|please|picture|image|view|there|here|background|floor|ground|surface|air"
+        "|style|look|animation|movie|film|of|kind|time|times|twice|once more|again|very|really|quite|bright|brightly|just"
+        "|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even|second|seconds|minute|meter"
+        "|middle|center|centre|in the middle|in the center|in the centre|screen|line|row|in a row|in a line|sky|from the"
+        " sky|from above|from a height|from high up|on the spot|in place|like a pendulum|back and forth|to and fro|side"
+        " to side|from side to side|from a rope|on a rope|from a string|on a string|from a chain|on a chain|rope|string"
+        "|from the ceiling|each|where|color|colour|colored|coloured|size|sized|so|which|its axis|around its axis|around its"
+        " own axis|on its axis|hey|hello|hi|ok|okay|sort|kind of|place|motion|movement|lighting|light|gravity|to a stop"
+        "|made|made of|made from|made out of|own|way|such|side|start|same|to the ground|to the floor|on the ground|on the"
+        " floor|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
+        "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone|from a height of"
+        "|gets|else|case|mid air|in mid air",
+    },
+    # Understood as picture talk that the graph has no place for: passed on as text.
+    "adjective": {
+        "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough|empty"
+        "|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter|medium|normal"
+        "|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|standing|lovely|upright|narrow"
+        "|good|bad|great|amazing|perfect|solid|hollow|transparent|translucent|opaque|young|free|medium sized|medium size",
+    },
+    "abstract": {
+        "": "depth|field of view|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld|time lapse|feel"
+        "|atmosphere|mood|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution|bokeh|fog|mist|rain"
+        "|wind|storm|cloud|weather|music|sound|speed|force|energy|physics|direction|distance|height|moment|end|beginning"
+        "|ice|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view|top down|eye level|4k|8k|hd|contrast"
+        "|composition|lens flare|wide angle|tracking|macro|exposure|grain|film grain|hour|minute|dream|fun|beauty|nature"
+        "|spot|balance|path|circle|pendulum|gradient|grade|color grading|tone|palette|vibe|ambience",
+    },
+}
+
+# Forms that no rule derives: surface -> (lemma, form).
+IRREGULAR: dict[str, tuple[str, str]] = {
+    "fell": ("fall", "ed"), "fallen": ("fall", "en"), "threw": ("throw", "ed"), "thrown": ("throw", "en"),
+    "hit": ("hit", "base"), "struck": ("strike", "en"), "spun": ("spin", "en"), "swung": ("swing", "en"),
+    "slid": ("slide", "en"), "ran": ("run", "ed"), "stood": ("stand", "en"), "sat": ("sit", "en"), "lay": ("lie", "ed"),
+    "lying": ("lie", "ing"), "lies": ("lie", "s"), "flung": ("fling", "en"), "flew": ("fly", "ed"),
+    "flown": ("fly", "en"), "is": ("be", "s"), "are": ("be", "s"), "was": ("be", "ed"), "were": ("be", "ed"),
+    "been": ("be", "en"), "being": ("be", "ing"), "am": ("be", "s"), "'s": ("be", "s"), "'re": ("be", "s"),
+    "has": ("have", "s"), "had": ("have", "ed"), "having": ("have", "ing"), "does": ("do", "s"), "did": ("do", "ed"),
+    "gets": ("get", "s"), "got": ("get", "ed"), "gotten": ("get", "en"), "came": ("come", "ed"), "went": ("go", "ed"),
+    "goes": ("go", "s"), "made": ("made", "base"), "shown": ("show", "en"), "seen": ("see", "en"),
+    "began": ("begin", "ed"), "begun": ("begin", "en"), "kept": ("keep", "en"), "met": ("meet", "en"),
+    "drove": ("drive", "ed"), "driven": ("drive", "en"), "shot": ("shot", "base"), "rose": ("rise", "ed"),
+    "set": ("set", "base"), "put": ("put", "base"), "sent": ("send", "en"), "left": ("left", "base"),
+    "men": ("man", "s"), "women": ("woman", "s"), "children": ("child", "s"), "people": ("people", "s"),
+    "mice": ("mouse", "s"), "geese": ("goose", "s"), "feet": ("foot", "s"), "dice": ("die", "s"), "knives": ("knife", "s"),
+    "leaves": ("leaf", "s"), "wolves": ("wolf", "s"), "always": ("always", "base"), "towards": ("towards", "base"),
+    "spheres": ("sphere", "s"), "boxes": ("box", "s"), "dollies": ("dolly", "s"), "dollying": ("dolly", "ing"),
+    "its": ("its", "base"), "this": ("this", "base"), "glass": ("glass", "base"), "grass": ("grass", "base"),
+    "bus": ("bus", "base"), "across": ("across", "base"), "always.": ("always", "base"), "wooden": ("wooden", "base"),
+    "as": ("as", "base"), "us": ("us", "base"), "mars": ("mars", "base"), "stairs": ("stairs", "base"), "steps": ("steps", "base"),
+    "moving": ("move", "ing"), "weightless": ("weightless", "base"), "lens": ("lens", "base"),
+}  # fmt: skip
+
+# Units of measure: what is measured, and the factor to SI.
+UNITS: dict[str, tuple[str, float]] = {
+    "m/s": ("speed_m_s", 1.0), "km/h": ("speed_m_s", 1 / 3.6), "mph": ("speed_m_s", 0.44704),
+    "cm/s": ("speed_m_s", 0.01), "m": ("length_m", 1.0), "meter": ("length_m", 1.0), "metre": ("length_m", 1.0),
+    "cm": ("length_m", 0.01), "mm": ("length_m", 0.001), "centimeter": ("length_m", 0.01), "s": ("time_s", 1.0),
+    "sec": ("time_s", 1.0), "second": ("time_s", 1.0), "minute": ("time_s", 60.0), "kg": ("mass_kg", 1.0),
+    "kilogram": ("mass_kg", 1.0), "kilo": ("mass_kg", 1.0), "g": ("mass_kg", 0.001), "gram": ("mass_kg", 0.001),
+    "degree": ("angle_deg", 1.0), "deg": ("angle_deg", 1.0), "°": ("angle_deg", 1.0), "fps": ("rate_hz", 1.0),
+    "k": ("", 1.0),
+}  # fmt: skip

@@ -1,0 +1,176 @@
+"""World knowledge for things outside the playground: which of its shapes stands for them, how big, heavy, slippery.
+
+One line a noun: ``noun|synonym: proxy, half sizes in metres (one number: all three alike), mass in kg, made of``.
+"Made of" chooses friction and restitution (kling.prompt.knowledge); "fixed" things do not move when hit. Sizes and
+masses are those of a typical specimen. Liquids, cloth and people's own movements are not simulated.
+"""
+
+from dataclasses import dataclass
+
+from kling.prompt.knowledge import FRICTION, RESTITUTION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noun:
+    """What is known of a noun. Half sizes along the proxy's own axes, as in kling.scene.plan.PlannedObject."""
+
+    name: str
+    proxy: str
+    half_size_m: tuple[float, float, float]
+    mass_kg: float
+    friction: float
+    restitution: float
+    fixed: bool
+    rolls: bool
+
+
+_TABLE = """
+dog|puppy: capsule, 0.15 0.15 0.40, 20, soft
+cat|kitten: capsule, 0.10 0.10 0.25, 4, soft
+mouse|hamster: capsule, 0.03 0.03 0.05, 0.03, soft
+rabbit|bunny: capsule, 0.09 0.09 0.20, 2, soft
+horse|pony: capsule, 0.35 0.35 1.1, 450, soft
+cow|bull: capsule, 0.4 0.4 1.1, 600, soft
+pig: capsule, 0.25 0.25 0.6, 120, soft
+sheep|lamb|goat: capsule, 0.25 0.25 0.5, 60, soft
+elephant: capsule, 0.9 0.9 2.2, 4000, soft
+lion|tiger: capsule, 0.3 0.3 0.9, 180, soft
+bear: capsule, 0.4 0.4 0.9, 200, soft
+panda: capsule, 0.35 0.35 0.7, 100, soft
+fox|wolf: capsule, 0.13 0.13 0.4, 15, soft
+monkey: capsule, 0.13 0.13 0.3, 8, soft
+giraffe: capsule, 0.5 0.5 2.4, 900, soft
+penguin|duck|chicken|hen|goose: capsule, 0.1 0.1 0.25, 4, soft
+bird|pigeon|sparrow|parrot|owl: capsule, 0.05 0.05 0.1, 0.3, soft
+fish: capsule, 0.04 0.04 0.15, 1, soft
+frog|turtle|tortoise: capsule, 0.08 0.08 0.1, 1, soft
+snake: capsule, 0.03 0.03 0.6, 2, soft
+butterfly|bee|bug|insect|ladybug|ant|spider: capsule, 0.01 0.01 0.02, 0.001, soft
+dinosaur: capsule, 1.0 1.0 3.0, 5000, soft
+boy|girl|child|kid: capsule, 0.15 0.15 0.65, 30, soft
+man|woman|adult|dancer|athlete|astronaut|worker|chef|teacher|student: capsule, 0.22 0.22 0.87, 70, soft
+baby|toddler: capsule, 0.1 0.1 0.35, 8, soft
+robot: capsule, 0.22 0.22 0.8, 60, metal
+car|taxi: cube, 2.2 0.9 0.75, 1400, metal
+sports car: cube, 2.2 0.95 0.6, 1500, metal
+toy car: cube, 0.06 0.03 0.025, 0.1, wood
+truck|lorry: cube, 3.5 1.2 1.4, 8000, metal
+bus: cube, 5.5 1.25 1.5, 11000, metal
+van: cube, 2.5 1.0 1.0, 2200, metal
+train: cube, 10 1.5 2.0, 40000, metal
+toy train: cube, 0.15 0.04 0.05, 0.4, wood
+tractor: cube, 2.0 1.0 1.3, 3500, metal
+motorcycle|motorbike|scooter: cube, 1.0 0.35 0.55, 180, metal
+bicycle|bike: cube, 0.9 0.25 0.5, 12, metal
+skateboard|sled|sledge: cube, 0.4 0.1 0.06, 2.5, wood
+boat|ship: capsule, 1.0 1.0 3.0, 900, wood
+airplane|plane|helicopter|rocket|spaceship|drone toy: capsule, 1.5 1.5 6.0, 4000, metal
+apple: ball, 0.04, 0.18, wood
+orange|lemon|lime fruit|peach|pear|tomato|potato|onion|plum: ball, 0.04, 0.16, rubber
+banana: capsule, 0.02 0.02 0.1, 0.12, soft
+grape|cherry|berry|blueberry|strawberry: ball, 0.012, 0.01, soft
+watermelon: ball, 0.14, 6, wood
+melon|pumpkin|cabbage: ball, 0.13, 4, wood
+coconut: ball, 0.07, 1.4, wood
+pineapple: cylinder, 0.06 0.06 0.15, 1.2, wood
+carrot|cucumber|sausage|hot dog: capsule, 0.02 0.02 0.1, 0.12, wood
+egg: capsule, 0.022 0.022 0.03, 0.06, wood
+bread|loaf|sandwich|burger|hamburger: cube, 0.12 0.06 0.06, 0.5, soft
+cake|pie|pizza|cheese|donut|doughnut: cylinder, 0.14 0.14 0.05, 0.8, soft
+cookie|biscuit|coin|button|puck|hockey puck|plate|disc|disk|frisbee: cylinder, 0.04 0.04 0.01, 0.05, wood
+ice cream|ice cream cone: cone, 0.035 0.035 0.09, 0.15, soft
+ice cube|sugar cube: cube, 0.015, 0.02, ice
+basketball: ball, 0.12, 0.62, rubber
+soccer ball|football|volleyball: ball, 0.11, 0.43, rubber
+tennis ball: ball, 0.033, 0.058, rubber
+ping pong ball|table tennis ball: ball, 0.02, 0.0027, rubber
+golf ball: ball, 0.021, 0.046, rubber
+baseball|cricket ball: ball, 0.037, 0.145, wood
+beach ball|balloon: ball, 0.2, 0.1, rubber
+bowling ball: ball, 0.108, 6, wood
+billiard ball|pool ball|snooker ball: ball, 0.028, 0.17, wood
+snowball: ball, 0.05, 0.2, soft
+cannonball|wrecking ball: ball, 0.1, 30, metal
+crystal ball|disco ball: ball, 0.1, 2, glass
+marble: ball, 0.008, 0.005, glass
+bead|pearl|pea|bubble: ball, 0.005, 0.001, glass
+pebble|stone|rock: ball, 0.05, 1.3, stone
+boulder: ball, 0.6, 2300, stone
+asteroid|planet|meteor|moon rock: ball, 0.8, 4000, stone
+brick: cube, 0.1 0.05 0.033, 2.8, stone
+dice|die: cube, 0.008, 0.004, wood
+domino: cube, 0.012 0.004 0.024, 0.01, wood
+book|notebook|magazine|laptop|tablet|smartphone|phone: cube, 0.1 0.07 0.015, 0.5, wood
+suitcase|package|parcel|crate|chest|gift|present|cardboard box: cube, 0.25 0.2 0.2, 6, wood
+television|tv|monitor|computer|radio|clock|toaster|camera body: cube, 0.3 0.1 0.2, 6, metal
+fridge|refrigerator|washing machine|oven|safe|wardrobe|closet|cupboard|cabinet: cube, 0.3 0.3 0.8, 60, metal
+chair|armchair|stool: cube, 0.22 0.22 0.42, 6, wood
+table|desk|workbench: cube, 0.6 0.4 0.37, 25, wood
+bench: cube, 0.7 0.2 0.22, 20, wood
+bed|sofa|couch: cube, 1.0 0.5 0.35, 50, soft
+shelf|bookshelf: cube, 0.4 0.15 0.8, 25, wood
+pillow|cushion: cube, 0.25 0.2 0.07, 0.6, soft
+bottle|water bottle: cylinder, 0.035 0.035 0.12, 0.6, glass
+cup|mug|glass cup|can|tin can|jar|soda can: cylinder, 0.04 0.04 0.05, 0.3, metal
+vase|pot|flowerpot|bucket|basket: cylinder, 0.1 0.1 0.13, 1.5, stone
+barrel|drum|oil drum|trash can: cylinder, 0.28 0.28 0.44, 30, metal
+wheel|tire|tyre: cylinder, 0.3 0.3 0.1, 12, rubber
+log|trunk|pipe|rod|stick|pole|column|pillar: cylinder, 0.1 0.1 0.6, 20, wood
+pencil|pen|candle|crayon|lipstick|straw: cylinder, 0.006 0.006 0.08, 0.01, wood
+pin|bowling pin|skittle: cylinder, 0.05 0.05 0.19, 1.5, wood
+rolling pin: cylinder, 0.03 0.03 0.2, 0.7, wood
+lamp|lantern|street lamp|mushroom|umbrella: cylinder, 0.12 0.12 0.25, 2, metal
+traffic cone: cone, 0.14 0.14 0.35, 2, rubber
+pyramid|tent|party hat|hat: cone, 0.25 0.25 0.25, 3, wood
+spinning top|toy top: cone, 0.03 0.03 0.03, 0.05, wood
+tree|pine|pine tree|palm tree|christmas tree: cone, 0.8 0.8 2.5, 500, wood, fixed
+bush|flower|rose bush|plant|cactus|sunflower: capsule, 0.15 0.15 0.3, 2, soft, fixed
+house|building|skyscraper|tower|castle|church|bridge: cube, 4 4 4, 100000, stone, fixed
+wall|fence|door|gate|board: cube, 1.0 0.05 0.7, 400, stone, fixed
+ramp|slope|incline|hill|mountain|inclined plane: cube, 1.0 0.5 0.25, 400, wood, fixed
+stairs|stair|staircase|step|steps: cube, 0.8 0.5 0.4, 400, stone, fixed
+platform|pedestal|ledge|stage|plinth|podium|counter: cube, 0.5 0.5 0.3, 200, wood, fixed
+statue|sculpture|monument|snowman: capsule, 0.3 0.3 0.9, 300, stone
+doll|teddy|teddy bear|toy|plush|figurine: capsule, 0.08 0.08 0.15, 0.3, soft
+shoe|boot|sneaker|helmet|bag|backpack|handbag: cube, 0.14 0.06 0.06, 0.8, soft
+hammer|wrench|key|knife|spoon|fork|sword|axe|watch|ring|guitar|violin: capsule, 0.02 0.02 0.15, 0.6, metal
+cloud|ghost: ball, 0.5, 1, soft
+"""
+# (friction, restitution) of what the playground's materials do not cover.
+_SURFACES = {"soft": (0.6, 0.15), "glass": (0.3, 0.55), "stone": (0.6, 0.25), "ice": (0.05, 0.2)}
+
+
+def _read() -> dict[str, Noun]:
+    nouns: dict[str, Noun] = {}
+    for line in _TABLE.strip().splitlines():
+        names, _, facts = line.partition(": ")
+        proxy, sizes, mass, surface, *flags = facts.split(", ")
+        numbers = [float(size) for size in sizes.split()]
+        half = (numbers * 3)[:3]
+        friction, restitution = _SURFACES.get(surface) or (FRICTION[surface], RESTITUTION[surface])
+        for name in names.split("|"):
+            nouns[name] = Noun(
+                name=name,
+                proxy=proxy,
+                half_size_m=(half[0], half[1], half[2]),
+                mass_kg=float(mass),
+                friction=friction,
+                restitution=restitution,
+                fixed="fixed" in flags,
+                rolls=proxy == "ball" or name in ("wheel", "tire", "tyre", "barrel", "log", "can", "bottle", "pencil"),
+            )
+    return nouns
+
+
+NOUNS = _read()
+# Nothing is known of the noun but that it is a thing: a box of everyday size.
+UNKNOWN_NOUN = Noun(
+    name="",
+    proxy="cube",
+    half_size_m=(0.2, 0.2, 0.2),
+    mass_kg=5.0,
+    friction=FRICTION[""],
+    restitution=RESTITUTION[""],
+    fixed=False,
+    rolls=False,
+)

@@ -1,0 +1,496 @@
+"""Level 3, meaning: phrases and clauses become objects, relations, events in their order, and the camera.
+
+    roll(1) left · hit(it, 2) · topple(which=2)  ->  o1 rolls left @0, o1 collides with o2 @1, o2 topples @2
+
+What world knowledge has to say here comes in as a ``Knowledge`` (kling.prompt.world): "moves" is rolling for what
+rolls, sliding for the rest; "on the moon" is a gravity.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kling.prompt.discourse import Discourse
+from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
+from kling.prompt.syntactic import Clause, Syntax
+
+
+class Knowledge(Protocol):
+    """What this level asks of the next one."""
+
+    def way_of_moving(self, shape: str) -> str | None: ...
+    def gravity_of(self, place: str) -> str | None: ...
+
+
+@dataclass
+class _Happening:
+    """An event while its time is open. ``step``: position within its own clause (0 roll, 1 hit)."""
+
+    event: Event
+    clause: int
+    step: int = 0
+    posture: bool = False  # "stands": stays only if nothing else happens to it
+
+
+MOTIONS = ("fall", "bounce", "roll", "slide", "throw", "spin", "swing", "topple", "stay")
+_TRAVELS = ("roll", "slide", "throw", "move", "dash", "send", "push")
+_SIDEWAYS = {"left": "left", "right": "right", "toward": "toward", "away": "away", "up": "up", "down": "down"}
+
+
+class Composer:
+    """Reads clauses in text order, then puts the events in time."""
+
+    def __init__(self, syntax: Syntax, knowledge: Knowledge | None, *, compose: bool = True):
+        self.syntax, self.knowledge, self.compose = syntax, knowledge, compose
+        self.people = Discourse(syntax, anaphora=compose, free_nouns=knowledge is not None)
+        self.happenings: list[_Happening] = []
+        self.relations: list[Relation] = []
+        self.camera: list[CameraMove] = []
+        self.follows: list[tuple[list[str], str | None]] = []
+        self.affected: list[str] = []  # what the last collision hit
+        self.subject: list[str] = []  # of the last clause
+        self.lost: list[str] = []
+        self.index = 0
+
+    def read(self) -> tuple[SceneGraph, tuple[str, ...]]:
+        """The graph and its doubts."""
+        for self.index, clause in enumerate(self.syntax.clauses):
+            self._clause(clause)
+        self._unmentioned()
+        self._places()
+        events = self._timed()
+        self._follow(events)
+        scene = self._scene()
+        things = self.people.things
+        graph = SceneGraph(
+            objects=tuple(thing.node() for thing in things.values() if thing.shape),
+            relations=tuple(
+                dict.fromkeys(r for r in self.relations if things[r.subject].shape and things[r.object].shape)
+            ),
+            events=tuple(events),
+            camera=self._moves(),
+            not_understood=(*self.people.lost, *self.lost),
+            **scene,
+        )
+        return graph, (*self.people.doubts, *self._contradictions(events))
+
+    # --- clauses -----------------------------------------------------------------------------------------------
+
+    def _all(self, numbers: tuple[int, ...], **hints) -> list[str]:
+        found: list[str] = []
+        for number in numbers:
+            if number >= 0:
+                found.extend(name for name in self.people.resolve(number, **hints) if name not in found)
+        return found
+
+    def _clause(self, clause: Clause) -> None:
+        if clause.kind == "camera":
+            self._camera_clause(clause)
+            return
+        subjects = self._all(clause.subjects, prefer=self._likely_subject(clause))
+        if (
+            not subjects
+            and clause.kind == "event"
+            and not clause.subjects
+            and clause.verb != "make"
+            and not clause.objects
+        ):
+            subjects = list(self.subject)
+        if clause.negated and clause.subjects and self._nothing(clause):
+            return
+        self._premodified(clause.subjects)
+        if len(subjects) > 1:
+            self.people.last_group = subjects
+        avoid = tuple(subjects)
+        objects = self._all(clause.objects, avoid=avoid if clause.kind == "event" else ())
+        links = [
+            (link.relation, self._all(link.phrases, avoid=avoid))
+            for link in clause.links
+            if link.relation not in ("not",)
+        ]
+        self._premodified(clause.objects + tuple(n for link in clause.links for n in link.phrases))
+        if clause.kind == "event":
+            self._event(clause, subjects, objects, links)
+            self._exceptions(clause, links)
+        else:
+            self._state(clause, subjects, objects, links)
+        self.subject = subjects or objects or self.subject
+
+    def _nothing(self, clause: Clause) -> bool:
+        return False
+
+    def _exceptions(self, clause: Clause, links: list[tuple[str, list[str]]]) -> None:
+        for relation, names in links:
+            if relation == "except":
+                self.subject = names
+
+    def _likely_subject(self, clause: Clause) -> tuple[str, ...]:
+        """ "it topples" is what was hit; any other "it" is the subject of the clause before."""
+        if clause.verb in ("topple", "stay") and self.affected:
+            return tuple(self.affected)
+        return tuple(self.subject)
+
+    def _premodified(self, numbers: tuple[int, ...]) -> None:
+        """ "a spinning ball": the participle is an event of its own."""
+        for number in numbers:
+            phrase = self.people.phrases.get(number)
+            if phrase is None or not phrase.actions:
+                continue
+            for name in self.people.seen.get(number, ()):
+                for action in phrase.actions:
+                    known = any(h.event.agent == name and h.event.action == action for h in self.happenings)
+                    if action in MOTIONS and not known:
+                        self._happen(action, name)
+
+    def _state(
+        self, clause: Clause, subjects: list[str], objects: list[str], links: list[tuple[str, list[str]]]
+    ) -> None:
+        """ "is red", "is a ball", "is behind the cube", "there is a ball"."""
+        if clause.kind == "be" and subjects and objects and not clause.negated:
+            self._identify(subjects, objects)
+            objects = []
+        if clause.attributes and not clause.negated:
+            self.people.describe(subjects or self.subject, clause.attributes, clause)
+        where = objects if clause.kind == "make" or not subjects else subjects
+        for relation, targets in links:
+            if not clause.negated:
+                self._relate(relation, where, targets)
+
+    def _identify(self, subjects: list[str], objects: list[str]) -> None:
+        """ "the red one is a ball": subject and object are one."""
+        things = self.people.things
+        for name, other in zip(subjects, objects, strict=False):
+            if name == other or things[name].shape and things[name].shape != things[other].shape:
+                continue
+            things[name].shape = things[other].shape
+            for kind, value in things[other].attributes.items():
+                things[name].attributes.setdefault(kind, value)
+            if other == list(things)[-1]:
+                del things[other]
+            self.people.seen = {k: [name if n == other else n for n in v] for k, v in self.people.seen.items()}
+            self.people.recent = [n for n in self.people.recent if n != other]
+
+    def _relate(self, relation: str, subjects: list[str], targets: list[str]) -> None:
+        if relation == "between" and len(targets) >= 2:
+            for name in subjects:
+                self.relations.append(Relation(kind="left_of", subject=targets[0], object=name))
+                self.relations.append(Relation(kind="left_of", subject=name, object=targets[1]))
+            return
+        if relation == "side by side":
+            for name, other in zip(subjects, subjects[1:], strict=False):
+                self.relations.append(Relation(kind="near", subject=name, object=other))
+            return
+        for name in subjects:
+            for target in targets:
+                if name == target:
+                    continue
+                if relation == "below":
+                    self.relations.append(Relation(kind="above", subject=target, object=name))
+                elif relation in ("left_of", "right_of", "in_front_of", "behind", "on", "above", "near"):
+                    self.relations.append(Relation(kind=relation, subject=name, object=target))
+                elif relation in ("off", "down", "up"):
+                    self.relations.append(Relation(kind="on", subject=name, object=target))
+
+    # --- events ------------------------------------------------------------------------------------------------
+
+    def _happen(self, action: str, agent: str, *, patient: str | None = None, step: int = 0, posture: bool = False,
+                clause: Clause | None = None) -> None:  # fmt: skip
+        direction = self._direction(action, clause) if clause and step == self._main_step(clause) else None
+        speed = clause.speed if clause and step == self._main_step(clause) else None
+        if action not in ("stay",):
+            speed = speed or (self.people.things[agent].speed if step == 0 else None)
+        event = Event(action=action, agent=agent, patient=patient, direction=direction, speed=speed)
+        self.happenings.append(_Happening(event, self.index, step, posture))
+
+    def _main_step(self, clause: Clause) -> int:
+        """Direction and speed belong to the motion the verb names, not to what follows from it."""
+        return 1 if clause.verb == "bounce" and any(link.relation == "off" for link in clause.links) else 0
+
+    def _direction(self, action: str, clause: Clause) -> str | None:
+        direction = _SIDEWAYS.get(clause.direction or "")
+        relations = {link.relation for link in clause.links}
+        if "down" in relations and direction is None:
+            direction = "down"
+        if "up" in relations and direction is None:
+            direction = "up"
+        if action in ("fall", "topple") and direction in ("down", "up"):
+            return None
+        if action in ("stay", "collide") or (action in ("spin", "swing", "bounce") and direction in ("up", "away")):
+            return None
+        return direction
+
+    def _event(
+        self, clause: Clause, subjects: list[str], objects: list[str], links: list[tuple[str, list[str]]]
+    ) -> None:
+        verb = clause.verb
+        if clause.negated:
+            if verb in ("move", "push", "dash"):
+                for name in subjects:
+                    self._happen("stay", name)
+            return
+        agents = [name for relation, names in links if relation == "agent" for name in names]
+        theme = subjects
+        if objects and not clause.passive and verb not in ("collide", "knock over", "posture", "stay", "stop"):
+            agents, theme = subjects, objects
+        if verb in ("collide", "knock over"):
+            self._meet(clause, subjects, objects, links, agents)
+            theme = subjects
+        elif verb == "posture" or verb in ("stay", "stop"):
+            for name in theme:
+                self._happen("stay", name, posture=verb == "posture", clause=clause)
+        else:
+            self._motion(clause, theme, links, [a for a in agents if a not in theme])
+        self._locate(clause, theme, links)
+
+    def _meet(self, clause: Clause, subjects, objects, links, agents) -> None:
+        """Collisions, and what is knocked over by them."""
+        if clause.passive:
+            hitting, hit = agents, subjects
+        else:
+            targets = [
+                n for relation, names in links if relation in ("into", "with", "at", "onto", "on") for n in names
+            ]
+            hitting, hit = subjects, [*objects, *targets]
+        if not hit and len(hitting) > 1:  # "two balls collide"
+            hitting, hit = hitting[:1], hitting[1:]
+        for one in hitting:
+            for other in hit:
+                if one != other:
+                    self._happen("collide", one, patient=other, clause=clause)
+        if clause.verb == "knock over":
+            for other in hit:
+                self._happen("topple", other, step=1 if hitting else 0)
+        self.affected = [h for h in hit if h not in hitting]
+
+    def _motion(self, clause: Clause, theme: list[str], links: list[tuple[str, list[str]]], agents: list[str]) -> None:
+        step = 0
+        targets = [n for relation, names in links if relation in ("into", "against") for n in names]
+        if clause.verb == "fall":
+            targets += [n for relation, names in links if relation == "on" for n in names]
+        walls = [n for relation, names in links if relation == "off" for n in names] if clause.verb == "bounce" else []
+        struck = agents if clause.verb in ("topple", "push", "send") else []
+        for agent in struck:
+            if self._playful(agent):
+                for name in theme:
+                    self._happen("collide", agent, patient=name)
+                step = 1
+        for name in theme:
+            for wall in walls:
+                self._happen("collide", name, patient=wall)
+            action = self._action(clause.verb, name)
+            if action is None:
+                self.lost.append(clause.text or clause.verb)
+                continue
+            at = step + (1 if walls else 0)
+            if at and step:
+                self._happen_at(action, name, clause, at)
+            else:
+                self._happen(action, name, step=at, clause=clause)
+            for target in targets:
+                if target != name:
+                    self._happen("collide", name, patient=target, step=at + 1)
+        if targets:
+            self.affected = [t for t in targets if t not in theme]
+
+    def _happen_at(self, action: str, name: str, clause: Clause, step: int) -> None:
+        event = Event(action=action, agent=name, direction=self._direction(action, clause), speed=clause.speed)
+        self.happenings.append(_Happening(event, self.index, step))
+
+    def _playful(self, name: str) -> bool:
+        """It can bump into things by itself: a ball can, a boy's push is no collision of the scene."""
+        return self.people.things[name].shape in ("ball", "cube", "cylinder", "capsule", "cone")
+
+    def _action(self, verb: str, name: str) -> str | None:
+        if verb in MOTIONS:
+            return verb
+        if verb in ("move", "dash", "push", "send") and self.knowledge is not None:
+            return self.knowledge.way_of_moving(self.people.things[name].shape)
+        return None
+
+    def _locate(self, clause: Clause, theme: list[str], links: list[tuple[str, list[str]]]) -> None:
+        """Where it happens: relations of the first frame; goals and paths of a motion are none."""
+        for relation, targets in links:
+            if clause.verb in ("stop", "collide", "knock over") and relation != "side by side":
+                continue
+            if clause.verb in _TRAVELS and relation in ("behind", "below", "above", "in_front_of", "between"):
+                continue
+            if relation == "off" and clause.verb == "bounce" or relation == "on" and clause.verb == "fall":
+                continue
+            self._relate(relation, theme, targets)
+
+    # --- time --------------------------------------------------------------------------------------------------
+
+    def _timed(self) -> list[Event]:
+        """Give each event its order: said by words, else after what its own agent did before."""
+        self._drop_postures()
+        orders: dict[int, int] = {}
+        base: dict[int, int] = {}
+        for clause in self._sequence():
+            mine = [i for i, h in enumerate(self.happenings) if h.clause == clause]
+            if not mine:
+                continue
+            start = self._start(clause, mine, orders, base)
+            base[clause] = start
+            for i in mine:
+                orders[i] = start + self.happenings[i].step
+        return [replace(h.event, order=orders[i]) for i, h in enumerate(self.happenings) if i in orders]
+
+    def _drop_postures(self) -> None:
+        """ "A cone stands on the right ... and topples": standing only said where it was."""
+        moving = {h.event.agent for h in self.happenings if not h.posture}
+        self.happenings = [h for h in self.happenings if not (h.posture and h.event.agent in moving)]
+
+    def _sequence(self) -> list[int]:
+        """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
+        sequence = list(range(len(self.syntax.clauses)))
+        for number, clause in enumerate(self.syntax.clauses):
+            if clause.main is None or clause.subordinate not in ("after", "before"):
+                continue
+            sequence.remove(number)
+            at = sequence.index(clause.main)
+            sequence.insert(at if clause.subordinate == "after" else at + 1, number)
+        return sequence
+
+    def _start(self, number: int, mine: list[int], orders: dict[int, int], base: dict[int, int]) -> int:
+        clause = self.syntax.clauses[number]
+        if not self.compose:
+            return 0
+        for other, sub in enumerate(self.syntax.clauses):
+            if sub.main == number and other in base:
+                if sub.subordinate == "after":
+                    return 1 + max(orders[i] for i in orders if self.happenings[i].clause == other)
+                if sub.subordinate == "while":
+                    return base[other]
+        if clause.main is not None and clause.main in base:
+            if clause.subordinate == "while":
+                return base[clause.main]
+            if clause.subordinate == "before":
+                return 1 + max(orders[i] for i in orders if self.happenings[i].clause == clause.main)
+        if clause.order == "then" and orders:
+            return 1 + max(orders.values())
+        if clause.order == "same" and base:
+            return base[max(base)]
+        agents = {self.happenings[i].event.agent for i in mine}
+        if any(self.happenings[i].event.action == "collide" for i in mine if self.happenings[i].step == 0):
+            agents |= {self.happenings[i].event.patient or "" for i in mine}
+        if all(self.happenings[i].event.action == "stay" for i in mine) and clause.verb != "stop":
+            return 0
+        before = [
+            orders[i]
+            for i in orders
+            if self.happenings[i].event.action != "stay"
+            and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
+        ]
+        return 1 + max(before, default=-1)
+
+    def _contradictions(self, events: list[Event]) -> tuple[str, ...]:
+        moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}
+        things = self.people.things
+        return tuple(
+            f"{things[e.agent].node().phrase} stays still and {moving[e.agent, e.order]}s at the same time"
+            for e in events
+            if e.action == "stay" and (e.agent, e.order) in moving
+        )
+
+    # --- the rest ----------------------------------------------------------------------------------------------
+
+    def _unmentioned(self) -> None:
+        """Objects of phrases that no clause uses still exist."""
+        used = {n for c in self.syntax.clauses for link in c.links if link.relation == "not" for n in link.phrases}
+        for phrase in self.syntax.phrases:
+            if phrase.id not in used and phrase.id not in self.people.seen and phrase.kind == "object":
+                self.people.resolve(phrase.id)
+                self._premodified((phrase.id,))
+
+    def _places(self) -> None:
+        """ "a ball on the left, a cube on the right" puts one left of the other."""
+        placed: dict[str, list[str]] = {}
+        for phrase in self.syntax.phrases:
+            for name in self.people.seen.get(phrase.id, ()):
+                if phrase.place and name not in placed.setdefault(phrase.place, []):
+                    placed[phrase.place].append(name)
+        for kind, one, other in (("left_of", "left", "right"), ("in_front_of", "front", "back")):
+            for name in placed.get(one, ()):
+                for target in placed.get(other, ()):
+                    self.relations.append(Relation(kind=kind, subject=name, object=target))
+
+    def _scene(self) -> dict[str, str]:
+        """One value a field: the ground wins over "night", the first over the second (a doubt)."""
+        found: dict[str, str] = {}
+        for kind, value in self.syntax.scene:
+            if kind == "world":
+                place = self.knowledge.gravity_of(value) if self.knowledge is not None else None
+                kind, value = "gravity", place or ""
+            if not value:
+                continue
+            if kind == "style" and kind in found and value not in found[kind]:
+                found[kind] += f", {value}"
+            elif kind == "setting" and found.get(kind) == "night":
+                found[kind] = value
+            elif found.get(kind, value) != value and value != "night":
+                self.people.doubts.append(f"the {kind} is both {found[kind]} and {value}: took {found[kind]}")
+            found.setdefault(kind, value)
+        return found
+
+    # --- camera ------------------------------------------------------------------------------------------------
+
+    def _camera_clause(self, clause: Clause) -> None:
+        objects = self._all((*clause.objects, *(n for link in clause.links for n in link.phrases)))
+        for link in clause.links:
+            for number in link.phrases:
+                self._premodified((number,))
+        kind, _, direction = clause.verb.partition(" ")
+        said = clause.direction or ""
+        if kind in ("", "stay", "be", "posture", "stop", "make"):
+            if kind in ("stay", "stop") or (kind == "be" and not objects and not clause.links and clause.negated):
+                self.camera.append(CameraMove(kind="static"))
+            return
+        if kind == "follow":
+            self.follows.append((objects, clause.speed))
+            return
+        if kind in ("move", "slide", "dash"):
+            kind = {"up": "crane", "down": "crane"}.get(said, "dolly")
+        if clause.negated:
+            if clause.verb in ("move", "static"):
+                self.camera.append(CameraMove(kind="static"))
+            return
+        if kind not in CAMERA_MOVES:
+            self.lost.append(clause.text or clause.verb)
+            return
+        self._move(kind, direction, said, clause)
+
+    def _move(self, kind: str, direction: str, said: str, clause: Clause) -> None:
+        turns = {"orbit": {"clockwise": "left", "counterclockwise": "right"},
+                 "roll": {"clockwise": "right", "counterclockwise": "left"}}  # fmt: skip
+        depth = {"toward": "in", "away": "out", "back": "out", "in": "in", "out": "out"}
+        if not direction:
+            direction = turns.get(kind, {}).get(said) or (depth.get(said, said) if kind in ("dolly", "zoom") else said)
+        if kind == "pan" and direction in ("up", "down"):
+            kind = "tilt"
+        if kind == "dolly" and direction in ("up", "down"):
+            kind = "crane"
+        possible = direction if direction in CAMERA_MOVES[kind] else None
+        speed = None if kind == "static" else clause.speed
+        self.camera.append(CameraMove(kind=kind, direction=possible, speed=speed))
+
+    def _follow(self, events: list[Event]) -> None:
+        """A camera that follows travels as its object does."""
+        for names, speed in self.follows:
+            directions = [e.direction for e in events if e.agent in names and e.direction]
+            way = {"left": "left", "right": "right", "toward": "out", "away": "in"}.get(
+                directions[0] if directions else ""
+            )
+            self.camera.append(CameraMove(kind="dolly", direction=way, speed=speed))
+
+    def _moves(self) -> tuple[CameraMove, ...]:
+        moves = tuple(dict.fromkeys(self.camera))
+        if len(moves) > 1 and any(m.kind == "static" for m in moves):
+            self.people.doubts.append("the camera is static and moves: took the movement")
+            moves = tuple(m for m in moves if m.kind != "static")
+        return moves
+
+
+def compose(
+    syntax: Syntax, knowledge: Knowledge | None, *, compose_events: bool = True
+) -> tuple[SceneGraph, tuple[str, ...]]:
+    """Level 3: the scene graph and the doubts. ``knowledge`` None: level 4 is switched off."""
+    return Composer(syntax, knowledge, compose=compose_events).read()

@@ -1,0 +1,550 @@
+"""English chunks into clauses: subjects, objects, attachments, relative clauses, order. The second half of level 2."""
+
+from dataclasses import dataclass, field, replace
+
+from kling.prompt.chunks_en import Chunk, Chunker, with_head
+from kling.prompt.lexical import Lexical
+from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
+
+# Verbs that say nothing by themselves when someone else does them: "show a ball", "I want to see a ball".
+_FINITE = ("base", "s", "ed")
+_BREAKS = ("stop", "colon", "comma", "conjunction", "subordinator", "relative")
+
+
+@dataclass
+class _Draft:
+    """A clause being read."""
+
+    subjects: list[int] = field(default_factory=list)
+    verb: Chunk | None = None
+    objects: list[int] = field(default_factory=list)
+    links: list[tuple[str, list[int]]] = field(default_factory=list)
+    direction: str | None = None
+    speed: str | None = None
+    attributes: list[Attribute] = field(default_factory=list)
+    negated: bool = False
+    order: str = ""
+    subordinate: str = ""
+    initial: bool = False  # the subordinate clause stands before its main clause
+    relative: bool = False
+    shared: bool = False  # the subject is taken from the clause before
+    antecedent: int | None = None  # of a relative clause whose subject or object is missing
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.subjects or self.verb or self.links or self.attributes)
+
+
+class Assembler:
+    """Reads chunks left to right; ``clauses`` holds what is closed, ``draft`` what is open."""
+
+    def __init__(self, chunks: list[Chunk]):
+        self.chunks = chunks
+        self.phrases: dict[int, Phrase] = {c.phrase.id: c.phrase for c in chunks if c.phrase is not None}
+        self.clauses: list[Clause] = []
+        self.drafts: list[_Draft] = []  # outer clauses that a relative clause interrupts
+        self.draft = _Draft()
+        self.scene: list[Attribute] = []
+        self.preposition: str | None = None
+        self.last: int | None = None  # the phrase that something may attach to
+        self.slot: list[int] | None = None  # where "and a cone" would go
+        self.joined = ""  # "and" or "," since the last phrase
+        self.loose: list[Attribute] = []  # "Big. Red. Ball."
+        self.loose_speed: str | None = None
+        self.next_order = ""
+        self.waiting: list[int] = []  # subordinate clauses that wait for their main clause
+        self.lost: list[str] = []
+
+    def read(self) -> Syntax:
+        for position, chunk in enumerate(self.chunks):
+            getattr(self, f"_{chunk.kind}")(chunk, position)
+        self._stop(Chunk(kind="stop"), len(self.chunks))
+        return Syntax(
+            phrases=tuple(self.phrases[i] for i in sorted(self.phrases)),
+            clauses=tuple(self.clauses),
+            scene=tuple(self.scene),
+            not_understood=tuple(self.lost),
+        )
+
+    # --- looking ahead -----------------------------------------------------------------------------------------
+
+    def _verb_ahead(self, position: int) -> bool:
+        """The phrase before ``position`` gets a verb of its own before the clause ends."""
+        depth_preposition = False
+        for chunk in self.chunks[position:]:
+            if chunk.kind == "verb":
+                return chunk.form != "ing" or chunk.auxiliary or chunk.value == "be" or True
+            if chunk.kind == "np" and not depth_preposition:
+                return False
+            depth_preposition = chunk.kind in ("path", "relation")
+            if chunk.kind in _BREAKS:
+                return False
+            if chunk.kind == "still":
+                return True
+        return False
+
+    def _finite_ahead(self, position: int) -> bool:
+        """A later verb of the same segment could be the main verb: this one is a reduced relative clause."""
+        for chunk in self.chunks[position:]:
+            if chunk.kind == "verb" and (chunk.form in _FINITE or chunk.auxiliary) and chunk.form != "ing":
+                return True
+            if chunk.kind in ("stop", "colon", "conjunction", "subordinator", "comma"):
+                return False
+        return False
+
+    def _list_ahead(self, position: int) -> bool:
+        """ "a cube, a ball and a cone": an "and" with a phrase comes before the segment ends."""
+        for this, following in zip(self.chunks[position:], self.chunks[position + 1 :], strict=False):
+            if this.kind in ("stop", "colon", "verb", "subordinator"):
+                return False
+            if this.kind == "conjunction" and following.kind == "np":
+                return True
+        return False
+
+    def _kind(self, position: int) -> str:
+        return self.chunks[position].kind if 0 <= position < len(self.chunks) else "stop"
+
+    # --- closing -----------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Freeze the open clause."""
+        draft, self.preposition, self.slot, self.joined = self.draft, None, None, ""
+        self.draft = _Draft()
+        if draft.empty:
+            if draft.order or draft.subordinate:
+                self.draft.order, self.draft.subordinate, self.draft.initial = (
+                    draft.order,
+                    draft.subordinate,
+                    draft.initial,
+                )
+            return
+        clause = self._frozen(draft)
+        index = len(self.clauses)
+        if draft.subordinate and not draft.relative:
+            if draft.initial or not self.clauses:
+                self.waiting.append(index)
+            else:
+                clause = replace(clause, main=self._main_before(index))
+        elif self.waiting and not draft.relative and clause.kind not in ("none",):
+            for waiting in self.waiting:
+                self.clauses[waiting] = replace(self.clauses[waiting], main=index)
+            self.waiting.clear()
+        self.clauses.append(clause)
+        self.loose_speed = None
+
+    def _main_before(self, index: int) -> int | None:
+        for i in range(index - 1, -1, -1):
+            if not self.clauses[i].relative and self.clauses[i].kind != "none":
+                return i
+        return index - 1 if index else None
+
+    def _frozen(self, draft: _Draft) -> Clause:
+        verb = draft.verb
+        camera = any(self.phrases[i].kind == "camera" for i in draft.subjects)
+        kind, name = "none", ""
+        if verb is not None:
+            kind, name = "event", verb.value
+            if verb.move and (camera or not verb.value or not draft.subjects):
+                kind, name = "camera", verb.move
+            elif verb.value in ("be", "make"):
+                kind = verb.value
+        if camera and kind != "camera":
+            kind, name = "camera", name
+        return Clause(
+            kind=kind,
+            verb=name,
+            subjects=tuple(i for i in draft.subjects if self.phrases[i].kind != "camera"),
+            objects=tuple(draft.objects),
+            links=tuple(Link(relation=r, phrases=tuple(p)) for r, p in draft.links if p),
+            direction=draft.direction,
+            speed=draft.speed or (verb.speed if verb else None),
+            attributes=tuple(draft.attributes),
+            negated=draft.negated or bool(verb and verb.negated),
+            passive=bool(verb and verb.passive),
+            order=draft.order,
+            subordinate=draft.subordinate,
+            relative=draft.relative,
+            text=" ".join(draft.words),
+        )
+
+    def _close_relative(self) -> None:
+        """End a relative clause and go back to the clause it interrupted."""
+        self._close()
+        if self.drafts:
+            self.draft = self.drafts.pop()
+
+    def _unwind(self) -> None:
+        while self.drafts:
+            self._close_relative()
+        self._close()
+
+    # --- one method a kind of chunk ----------------------------------------------------------------------------
+
+    def _stop(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        if draft.empty and not self.drafts and self.loose and self._kind(position + 1) in ("np", "adjective"):
+            return
+        self._unwind()
+        if chunk.kind == "stop":
+            self.draft = _Draft()
+        self.last = None
+        if self._kind(position + 1) not in ("np", "adjective"):
+            self.loose.clear()
+
+    def _colon(self, chunk: Chunk, position: int) -> None:
+        self._stop(chunk, position)
+
+    def _comma(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        following = self._kind(position + 1)
+        if draft.relative and self.drafts and (draft.verb is not None):
+            outer = self.drafts[-1]
+            if outer.verb is None:
+                self._close_relative()
+                return
+        if draft.subordinate and draft.initial and draft.verb is not None:
+            if following not in ("adjective", "direction", "speed"):
+                self._close()
+                return
+        if following == "verb":
+            verb = self.chunks[position + 1]
+            if verb.move and not verb.value and draft.verb is None:
+                self._close()
+        if draft.verb is None and draft.links and not draft.subjects:
+            self.joined = ","  # "On the left of a cube, a ball": the subject follows
+            self.preposition, self.slot = None, None
+            return
+        self.joined = ","
+
+    def _conjunction(self, chunk: Chunk, position: int) -> None:
+        self.joined = "and"
+        following = self.chunks[position + 1] if position + 1 < len(self.chunks) else None
+        if following is not None and following.kind == "verb" and following.move and not following.value:
+            self._unwind()
+            self.joined = ""
+
+    def _scene(self, chunk: Chunk, position: int) -> None:
+        self.scene.extend(chunk.attributes)
+        self.preposition = None
+
+    def _np(self, chunk: Chunk, position: int) -> None:
+        phrase = chunk.phrase
+        assert phrase is not None
+        joined, self.joined = self.joined, ""
+        if self.loose:
+            phrase = self.phrases[phrase.id] = replace(phrase, attributes=(*self.loose, *phrase.attributes))
+            self.loose.clear()
+        if phrase.kind == "camera":
+            self._camera_phrase(phrase)
+            return
+        if self._inherits_head(phrase, position):
+            phrase = self.phrases[phrase.id]
+        self.draft.words.append(phrase.text)
+        if self.preposition is not None:
+            self._attach(phrase.id)
+        elif joined:
+            self._joined_phrase(phrase, joined, position)
+        elif self.draft.relative and self.draft.verb is None and self.draft.antecedent is not None:
+            self.draft.objects.append(self.draft.antecedent)  # "the cube that the ball hits"
+            self.draft.subjects, self.draft.antecedent = [phrase.id], None
+        elif self.draft.verb is None:
+            if self.draft.subjects and not self.draft.links:
+                self._unwind()
+            self.draft.subjects.append(phrase.id)
+            self.slot = self.draft.subjects
+        else:
+            self._after_verb(phrase, position)
+        self.last = phrase.id
+
+    def _camera_phrase(self, phrase: Phrase) -> None:
+        if self.preposition is not None and self.draft.verb is not None:
+            self.preposition = None
+            return
+        if not self.draft.empty:
+            order, subordinate = self.draft.order, self.draft.subordinate
+            self._unwind()
+            if self.draft.empty:
+                self.draft.order = self.draft.order or ""
+            del order, subordinate
+        self.draft.subjects.append(phrase.id)
+
+    def _inherits_head(self, phrase: Phrase, position: int) -> bool:
+        """ "a red and a blue ball": the noun comes later. "two balls, one red": it came before (parts)."""
+        if phrase.kind != "elliptic" or phrase.head:
+            return False
+        index = position + 1
+        while self._kind(index) in ("conjunction", "comma"):
+            index += 1
+        following = self.chunks[index].phrase if self._kind(index) == "np" else None
+        if phrase.attributes and following is not None and following.kind == "object" and index > position + 1:
+            if "one" not in phrase.text.split():
+                self.phrases[phrase.id] = with_head(phrase, following.head)
+                return True
+        return False
+
+    def _attach(self, number: int) -> None:
+        """The phrase after a preposition."""
+        relation, self.preposition = self.preposition or "", None
+        draft = self.draft
+        if draft.empty and relation in ("of", "with", "for", "at"):  # "footage of a ball rolling"
+            draft.subjects.append(number)
+            self.slot = draft.subjects
+            return
+        if draft.verb is None and self.last is not None and draft.subjects and not self.joined:
+            # "a ball on a cube ...": says where the phrase before is
+            if self.last != draft.subjects[-1] or draft.links:
+                clause = Clause(kind="be", subjects=(self.last,), links=(Link(relation=relation, phrases=(number,)),))
+                self.clauses.append(replace(clause, relative=True))
+                self.slot = None
+                return
+        draft.links.append((relation, [number]))
+        self.slot = draft.links[-1][1]
+
+    def _joined_phrase(self, phrase: Phrase, joined: str, position: int) -> None:
+        """After "and" or a comma: one more of a list, parts of the phrase before, or the next clause's subject."""
+        draft = self.draft
+        whole = self.phrases[self.last] if self.last is not None else None
+        if phrase.kind == "elliptic" and whole is not None and self._divides(phrase, whole):
+            self._part_of(phrase, whole)
+            return
+        own_verb = self._verb_ahead(position + 1)
+        if draft.verb is None:
+            if joined == "," and draft.links and not draft.subjects:
+                draft.subjects.append(phrase.id)
+                self.slot = draft.subjects
+                return
+            if self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
+                self.slot.append(phrase.id)
+                return
+        elif self.slot is not None and not own_verb and (joined == "and" or self._list_ahead(position)):
+            if draft.verb.value not in ("be",) or joined == "and":
+                self.slot.append(phrase.id)
+                return
+        elif self.slot is None and not own_verb and joined == "and" and draft.verb.value == "make":
+            draft.objects.append(phrase.id)
+            return
+        order = self.next_order
+        self._unwind()
+        self.draft.order, self.next_order = order or self.draft.order, ""
+        self.draft.subjects.append(phrase.id)
+        self.slot = self.draft.subjects
+
+    def _between(self, draft: _Draft) -> bool:
+        return bool(draft.links) and draft.links[-1][0] == "between" and len(draft.links[-1][1]) < 2
+
+    def _divides(self, phrase: Phrase, whole: Phrase) -> bool:
+        if phrase.determiner == "the" or "one" in phrase.text.split()[1:]:
+            return False
+        total = whole.count or 0
+        return bool(phrase.count) and whole.kind == "object" and (total >= 2 or whole.plural)
+
+    def _part_of(self, phrase: Phrase, whole: Phrase) -> None:
+        self.phrases[whole.id] = replace(whole, parts=(*whole.parts, phrase.id))
+
+    def _after_verb(self, phrase: Phrase, position: int) -> None:
+        draft = self.draft
+        verb = draft.verb
+        assert verb is not None
+        if verb.value == "posture" and not draft.subjects:  # "on the left stands a cone"
+            draft.subjects.append(phrase.id)
+            self.slot = draft.subjects
+        elif draft.objects or (verb.move and not verb.value):
+            if draft.objects and self._verb_ahead(position + 1):
+                self._unwind()
+                self.draft.subjects.append(phrase.id)
+                self.slot = self.draft.subjects
+                return
+            draft.objects.append(phrase.id)
+            self.slot = draft.objects
+        else:
+            draft.objects.append(phrase.id)
+            self.slot = draft.objects
+
+    def _verb(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        joined, self.joined = self.joined, ""
+        if draft.relative and draft.verb is not None and not joined and self.drafts and self.drafts[-1].verb is None:
+            self._close_relative()  # "the cube that the ball hits is green"
+            draft = self.draft
+        if draft.verb is None:
+            self._first_verb(chunk, position)
+            return
+        previous = self.chunks[position - 1].kind if position else "stop"
+        if previous == "np" and not joined and self.last is not None and self._reducible(chunk):
+            self._reduced(chunk, self.last, keep=False)
+            return
+        if draft.relative and self.drafts and self.drafts[-1].verb is not None and joined:
+            pass  # "..., which falls and bounces": still the relative clause's subject
+        subjects = self._shared_subjects()
+        order = self.next_order
+        relative, outer = draft.relative, self.drafts
+        subordinate, initial = (draft.subordinate, draft.initial) if draft.initial and not self.clauses else ("", False)
+        self._close()
+        self.drafts = outer if relative else self.drafts
+        self.draft.order, self.next_order = order, ""
+        self.draft.subordinate, self.draft.initial = subordinate, initial
+        self.draft.subjects = subjects
+        self.draft.shared = True
+        self._take_verb(chunk)
+
+    def _shared_subjects(self) -> list[int]:
+        return list(self.draft.subjects)
+
+    def _reducible(self, chunk: Chunk) -> bool:
+        return chunk.form in ("ing", "en", "ed", "base") and not chunk.auxiliary and chunk.value != "be"
+
+    def _first_verb(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        by = any(c.kind == "relation" and c.text == "by" for c in self.chunks[position + 1 : position + 4])
+        reduced = (
+            draft.subjects and not draft.relative and not chunk.auxiliary and chunk.form in ("ing", "en", "ed", "base")
+        )
+        if reduced and chunk.value and self._finite_ahead(position + 1) and (chunk.form == "ing" or by):
+            self._reduced(chunk, draft.subjects[-1] if len(draft.subjects) == 1 else None, keep=True)
+            return
+        if draft.relative and draft.antecedent is not None:
+            draft.subjects, draft.antecedent = [draft.antecedent], None
+        if not draft.subjects and self.clauses and not chunk.move and chunk.value not in ("make", "be"):
+            previous = self.clauses[-1]
+            if draft.order or self.next_order or draft.subordinate or chunk.form in ("s", "ing"):
+                draft.subjects = list(previous.subjects)
+        draft.order = draft.order or self.next_order
+        self.next_order = ""
+        self._take_verb(chunk)
+        if by and chunk.form in ("ed", "en", "base"):
+            chunk.passive = True
+
+    def _take_verb(self, chunk: Chunk) -> None:
+        draft = self.draft
+        draft.verb = chunk
+        draft.words.append(chunk.text)
+        self.slot = None
+        self.preposition = None
+        if self.loose_speed:
+            draft.speed, self.loose_speed = self.loose_speed, None
+
+    def _reduced(self, chunk: Chunk, subject: int | None, *, keep: bool) -> None:
+        """ "a cone standing on sand", "a cylinder hit by a ball spins": a relative clause without its pronoun."""
+        outer = self.draft
+        if subject is None:
+            subject = outer.subjects[0]
+        self.drafts.append(outer)
+        self.draft = _Draft(relative=True, subjects=[subject] if not keep else list(outer.subjects))
+        if chunk.form in ("en", "ed", "base") and not chunk.passive:
+            chunk.passive = True
+        self._take_verb(chunk)
+
+    def _relative(self, chunk: Chunk, position: int) -> None:
+        if self.last is None or self.draft.empty:
+            self._unwind()  # "a video where a ball falls"
+            return
+        antecedent = self.last
+        self.drafts.append(self.draft)
+        self.draft = _Draft(relative=True, antecedent=antecedent)
+        self.slot, self.preposition, self.joined = None, None, ""
+
+    def _subordinator(self, chunk: Chunk, position: int) -> None:
+        initial = (
+            self.draft.empty and not self.drafts and (position == 0 or self._kind(position - 1) in ("stop", "colon"))
+        )
+        speed = self.loose_speed
+        self._unwind()
+        self.draft = _Draft(subordinate=chunk.value, initial=initial)
+        self.loose_speed = speed if initial else None
+
+    def _order(self, chunk: Chunk, position: int) -> None:
+        following = self._kind(position + 1)
+        if chunk.value == "same":
+            self.draft.order = self.draft.order or "same"
+        elif self.draft.verb is None and not self.clauses:
+            self.draft.order = chunk.value
+        elif self.draft.empty:
+            self.draft.order = chunk.value
+        elif following in ("np", "verb", "speed", "adjective", "path") or chunk.text == "followed by":
+            self.next_order = chunk.value
+            self.joined = self.joined or ","
+        else:
+            self.draft.order = self.draft.order or chunk.value
+
+    def _direction(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        if chunk.value in ("over", "back") and draft.verb is not None:
+            if draft.verb.value in ("collide", "push") and chunk.value == "over" and draft.objects:
+                draft.verb.value = "knock over"
+                return
+            if chunk.value == "over" and draft.verb.value == "fall":
+                draft.verb.value = "topple"
+                return
+        if draft.verb is None and draft.subjects and chunk.value in ("left", "right"):
+            if self._kind(position + 1) != "verb":
+                self._place(chunk, position)
+            return
+        weak = ("away", "back", "over", "up", "down", "out", None)
+        if draft.direction in weak:
+            draft.direction = (
+                chunk.value if chunk.value not in ("back", "over") or draft.direction is None else draft.direction
+            )
+
+    def _place(self, chunk: Chunk, position: int) -> None:
+        target = self.last if self.last is not None else None
+        if target is not None:
+            self.phrases[target] = replace(self.phrases[target], place=chunk.value)
+        elif self._kind(position + 1) in ("np", "comma", "verb"):
+            for later in self.chunks[position:]:
+                if later.kind == "np" and later.phrase is not None:
+                    self.phrases[later.phrase.id] = replace(self.phrases[later.phrase.id], place=chunk.value)
+                    break
+
+    def _relation(self, chunk: Chunk, position: int) -> None:
+        if chunk.value == "side by side":
+            self.draft.links.append(("side by side", [-1]))
+            return
+        if chunk.text == "by" and self.draft.verb is not None and self.draft.verb.passive:
+            self.preposition = "agent"
+            return
+        self.preposition = chunk.value
+
+    def _path(self, chunk: Chunk, position: int) -> None:
+        self.preposition = f"path {chunk.value}" if chunk.value == "past" else chunk.value
+        if chunk.text in ("with", "of", "for", "like", "at") and self.preposition:
+            self.preposition = chunk.text
+
+    def _negation(self, chunk: Chunk, position: int) -> None:
+        if chunk.value == "except":
+            self.preposition = "except"
+            return
+        following = self.chunks[position + 1] if position + 1 < len(self.chunks) else None
+        if following is not None and following.kind == "np" and chunk.value in ("not", "no", "without"):
+            self.preposition = "not"
+        else:
+            self.draft.negated = True
+
+    def _speed(self, chunk: Chunk, position: int) -> None:
+        if self.draft.verb is not None and self._kind(position + 1) != "verb":
+            self.draft.speed = self.draft.speed or chunk.value
+        else:
+            self.loose_speed = chunk.value
+
+    def _adjective(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        if draft.verb is not None and draft.verb.value == "be" and not draft.objects:
+            draft.attributes.extend(chunk.attributes)
+        elif self.last is not None:
+            phrase = self.phrases[self.last]
+            self.phrases[self.last] = replace(phrase, attributes=(*phrase.attributes, *chunk.attributes))
+        else:
+            self.loose.extend(chunk.attributes)
+        self.joined = ""
+
+    def _still(self, chunk: Chunk, position: int) -> None:
+        draft = self.draft
+        if draft.verb is None or draft.verb.value in ("be", "begin", "stop", "posture"):
+            draft.verb = Chunk(kind="verb", value="stay", form="s", text=chunk.text)
+
+
+def read_syntax(lexical: Lexical, *, unknown_nouns: bool = True) -> Syntax:
+    """Level 2 for English."""
+    chunker = Chunker(lexical.tokens, unknown_nouns=unknown_nouns)
+    syntax = Assembler(chunker.read()).read()
+    return replace(syntax, not_understood=(*chunker.lost, *syntax.not_understood))
