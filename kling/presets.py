@@ -78,7 +78,15 @@ def _wan(num_layers: int, num_heads: int, mlp_dim: int, channels: int = 16, **ou
 _TINY = Preset(
     name="tiny",
     dit=DiTConfig(
-        num_layers=6, num_heads=4, head_dim=48, mlp_dim=768, in_channels=16, out_channels=16, text_dim=_TINY_TEXT.width
+        num_layers=6,
+        num_heads=4,
+        head_dim=48,
+        mlp_dim=768,
+        in_channels=16,
+        out_channels=16,
+        text_dim=_TINY_TEXT.width,
+        control_width=128,  # 3 % of a step's arithmetic; 256 would be 13 %
+        control_every=2,
     ),
     vae=VAEConfig(
         base_dim=24,
@@ -111,7 +119,7 @@ PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
         _TINY,
-        replace(_WAN_480P, name="300m", dit=_wan(16, 8, 4096)),
+        replace(_WAN_480P, name="300m", dit=_wan(16, 8, 4608)),
         _WAN_480P,
         replace(
             _WAN_480P,

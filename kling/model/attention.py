@@ -6,7 +6,7 @@ Queries and keys arrive normalised and rotated, so an implementation never needs
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -68,6 +68,7 @@ class Reach:
         return allowed
 
 
+@runtime_checkable
 class Attend(Protocol):
     """What stands at the seam. q, k, v hold the tokens of ``reach.grid``; the result has q's shape.
 

@@ -29,7 +29,7 @@ _FORMAT = 1
 _SHARD_BYTES = 2 * 2**30  # a shard is in memory once more while it is written
 _MAX_HEADER_BYTES = 100 * 2**20
 # Sizes that change what a forward pass does but not what the weights are: a run may set them.
-_FREE = {"window", "object_slots", "rope_max_len", "max_tokens"}
+_FREE = {"window", "object_slots", "max_tokens"}
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

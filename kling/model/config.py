@@ -24,7 +24,6 @@ class DiTConfig:
     patch: tuple[int, int, int] = (1, 2, 2)  # frames, height, width of latents per token
     time_freq_dim: int = 256
     image_dim: int | None = None  # width of CLIP image states (Wan 2.1 image-to-video only)
-    rope_max_len: int = 1024
     eps: float = 1e-6
     window: int | None = 16  # latent frames a token sees to each side of itself, itself included; None: all of them
     object_slots: int = 8  # painted objects (trajectory control)

@@ -63,17 +63,17 @@ class DiT(nn.Module):
     def forward(
         self,
         latents: Latents,
-        time: Float[Tensor, " b"] | Float[Tensor, "b f"],
+        time: Float[Tensor, " b"] | Float[Tensor, "b t"],
         text: Tokens | Context,
         *,
         text_mask: Bool[Tensor, "b l"] | None = None,
-        image: Tokens | None = None,
+        image: Float[Tensor, "b i e"] | None = None,
         controls: Controls | None = None,
         origin: tuple[int, int, int] = (0, 0, 0),
         chunk: int | None = None,
         attend: Attend = attend,
         memory: list[Memory] | None = None,
-    ) -> Latents:
+    ) -> Float[Tensor, "b v f h w"]:
         """One evaluation of the network.
 
         Args:
@@ -123,7 +123,7 @@ class DiT(nn.Module):
         text: Tokens,
         *,
         text_mask: Bool[Tensor, "b l"] | None = None,
-        image: Tokens | None = None,
+        image: Float[Tensor, "b i e"] | None = None,
         controls: Controls | None = None,
     ) -> Context:
         """Everything that is the same at every denoising step, computed once. Differentiable."""
