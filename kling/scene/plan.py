@@ -42,6 +42,7 @@ class PlannedObject(_Model):
     angular_velocity_rad_s: Vec3 = (0.0, 0.0, 0.0)
     fixed: bool = False  # does not move at all
     pivot_m: Vec3 | None = None  # a swinging object hangs from this point
+    release_s: Annotated[float, Field(ge=0)] = 0.0  # held where it is until then; its velocities count from there
 
 
 class PlannedEvent(_Model):
@@ -53,6 +54,8 @@ class PlannedEvent(_Model):
     direction: str | None = None
     speed: str | None = None
     start_s: float = 0.0
+    push_m_s: Vec3 | None = None  # velocity that the agent is given at start_s, for what its release cannot cause
+    push_rad_s: Vec3 | None = None
 
 
 class CameraKey(_Model):
