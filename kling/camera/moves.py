@@ -58,13 +58,14 @@ class Move:
     """One move.
 
     ``speed`` is in m/s (dolly, crane) or deg/s (the others; zoom: of the vertical field of view), None the usual one
-    for this distance times WORD_SPEEDS[``word``].
+    for this distance times WORD_SPEEDS[``word``] times ``strength``.
     """
 
     kind: str
     direction: str | None = None
     speed: float | None = None
     word: str | None = None  # "slow", "fast"; counts when no speed is given
+    strength: float = 1.0  # times the usual speed; counts when no speed is given
     aimed: bool = True  # a crane keeps aiming at its target; False: it only travels
 
     def __post_init__(self):
@@ -75,6 +76,8 @@ class Move:
             raise ConfigError(f"{self.kind} has no such direction", where=repr(self.direction), fix=f"Use {known}")
         if self.speed is not None and not (np.isfinite(self.speed) and self.speed >= 0):
             raise ConfigError("a camera speed is zero or more", where=f"{self.name}: {self.speed}")
+        if not (np.isfinite(self.strength) and self.strength >= 0):
+            raise ConfigError("a camera move's strength is zero or more", where=f"{self.name}: {self.strength}")
         if self.word not in WORD_SPEEDS:
             raise ConfigError("unknown speed word", where=repr(self.word), fix="Use slow or fast, or a number")
 
@@ -89,7 +92,7 @@ class Move:
 
     def amount(self, duration_s: float, distance_m: float, fov_y_deg: float) -> float:
         """How far it goes in all: metres or degrees, never negative."""
-        word = WORD_SPEEDS[self.word]
+        word = WORD_SPEEDS[self.word] * self.strength
         if self.kind == "static":
             return 0.0
         if self.speed is not None:
