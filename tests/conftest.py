@@ -14,10 +14,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: threads that wait for each other only slow them
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["kling.model", "kling.diffusion", "kling.scene"], "beartype.beartype")
+install_import_hook(["kling.model", "kling.diffusion"], "beartype.beartype")
 
 import pytest  # noqa: E402
 
@@ -61,6 +62,28 @@ def ray_cluster():
     )
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weights folder of preset `tiny`: right in shape, seeded, untrained."""
+    import torch
+
+    from kling.model.checkpoint import save_part
+    from kling.model.dit import DiT
+    from kling.model.text import TextEncoder
+    from kling.model.vae import VideoVAE
+    from kling.presets import get_preset
+
+    uri, preset = str(tmp_path_factory.mktemp("weights") / "tiny"), get_preset("tiny")
+    torch.manual_seed(0)
+    dit = DiT(preset.dit)
+    for parameter in dit.parameters():  # what starts at zero (controls, the last projection) must show here
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    for name, module in (("dit", dit), ("vae", VideoVAE(preset.vae)), ("text", TextEncoder(preset.text))):
+        save_part(uri, name, module, preset="tiny", note="seeded for tests, untrained")
+    return uri
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kling.errors import ConfigError, run_command
 # name: ("module:function taking the arguments after the name", what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("kling.client.commands:generate", "make a video on a running service"),
-    "sample": ("kling.pipeline:command", "make a video in this process, without a service"),
+    "sample": ("kling.sample:command", "make a video in this process, without a service"),
     "inspect": ("kling.model.inspect:command", "parameters, tokens, FLOPs and memory of a preset"),
     "import-weights": ("kling.model.import_weights:command", "start from Wan 2.1/2.2 weights in a folder"),
     "scene": ("kling.scene.command:command", "what a prompt is understood as, before anything is drawn"),

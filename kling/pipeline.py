@@ -1,0 +1,202 @@
+"""From a prompt to frames, in one process, on one page. `kling sample` and a serving replica run these same calls:
+
+    pipeline = build("tiny", weights="out/run/weights")
+    job = pipeline.prepare(Generation(prompt="a red ball bounces on the grass"))
+    for state in pipeline.denoise(job):      # one state a step: show it, save it, or stop asking for the next
+        ...
+    for frames in pipeline.decode(state.x):  # uint8 f h w 3, as they come
+        ...
+
+The same Generation and weights give the same latents: all randomness is one seeded draw of noise on the CPU.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from kling.conditioning import PhraseVectors, to_controls
+from kling.diffusion.guidance import Guidance, guided
+from kling.diffusion.samplers import State, Velocity, get_sampler
+from kling.diffusion.times import sampling_times
+from kling.errors import ConfigError
+from kling.model.checkpoint import load_part
+from kling.model.controls import Controls
+from kling.model.dit import DiT
+from kling.model.text import TextEncoder, TextStates
+from kling.model.vae import VideoVAE
+from kling.presets import Preset, get_preset
+from kling.scene.control import control_arrays
+from kling.scene.plan import ScenePlan
+from kling.shapes import Frames, Latents
+
+PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What to make. None means the preset's own value; `Pipeline.prepare` fills it in."""
+
+    prompt: str
+    negative_prompt: str = ""
+    width_px: int | None = None
+    height_px: int | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+    seed: int = 0
+    num_steps: int | None = None
+    guidance: float | None = None
+    sampler: str = "dpmpp_2m"
+    use_plan: bool = True  # decide what happens before drawing; False: text alone
+    plan: ScenePlan | None = None  # a director's own plan, instead of the one made from the prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that denoising needs, decided."""
+
+    generation: Generation  # no None left but `plan`
+    plan: ScenePlan | None
+    text: TextStates
+    negative: TextStates
+    controls: Controls | None
+    noise: Latents
+    times: Tensor  # num_steps + 1, falling from 1 to 0
+    guidance: Guidance
+
+
+class Pipeline:
+    """Three networks of one preset. Holds no state between jobs: what runs beside cannot change a result."""
+
+    def __init__(self, preset: Preset, dit: DiT, vae: VideoVAE, text: TextEncoder):
+        self.preset, self.dit, self.vae, self.text = preset, dit, vae, text
+
+    @torch.no_grad()
+    def prepare(self, generation: Generation) -> Job:
+        """Encode the prompt, plan the scene, draw the noise.
+
+        Raises:
+            ConfigError: a size or length the model cannot make (with the nearest it can), an unknown sampler.
+        """
+        g = self.resolve(generation)
+        plan = g.plan or (_plan(g) if g.use_plan else None)
+        assert g.num_steps is not None and g.guidance is not None
+        return Job(
+            generation=g,
+            plan=plan,
+            text=self.text.encode([g.prompt]),  # one at a time: padding must not change a result
+            negative=self.text.encode([g.negative_prompt]),
+            controls=self._controls(plan, g) if plan is not None else None,
+            noise=torch.randn(self._latent_shape(g), generator=torch.Generator().manual_seed(g.seed)),
+            times=sampling_times(g.num_steps, shift=self.preset.shift),
+            guidance=Guidance(scale=g.guidance),
+        )
+
+    def velocity(self, job: Job) -> Velocity:
+        """The guided velocity of this job. Replicas of several ranks bring their own, equal in value."""
+
+        def branch(text: TextStates) -> Velocity:
+            context = self.dit.prepare(text.states, text_mask=text.mask, controls=job.controls)
+            return lambda x, t: self.dit(x, t, context)
+
+        return guided(branch(job.text), branch(job.negative), job.guidance)
+
+    @torch.no_grad()
+    def denoise(self, job: Job, state: State | None = None, velocity: Velocity | None = None) -> Iterator[State]:
+        """One state a step, from noise or from a saved state of the same job; the last one's ``x`` are the latents."""
+        steps = get_sampler(job.generation.sampler)
+        yield from steps(velocity or self.velocity(job), state or State(x=job.noise), job.times)
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Iterator[Frames]:
+        """Frames of one clip (b = 1) as they come: 1, then 4 at a time."""
+        for video in self.vae.decode_stream(latents):
+            yield to_uint8(video)
+
+    def generate(self, generation: Generation) -> Frames:
+        """All at once."""
+        *_, last = self.denoise(self.prepare(generation))
+        return np.concatenate(list(self.decode(last.x)))
+
+    def resolve(self, g: Generation) -> Generation:
+        """The generation with the preset's values where it has none.
+
+        Raises:
+            ConfigError: what cannot be made, with the nearest that can.
+        """
+        clip = self.preset.clip
+        g = replace(
+            g,
+            width_px=clip.width_px if g.width_px is None else g.width_px,
+            height_px=clip.height_px if g.height_px is None else g.height_px,
+            num_frames=clip.num_frames if g.num_frames is None else g.num_frames,
+            fps=float(clip.fps) if g.fps is None else g.fps,
+            num_steps=self.preset.num_steps if g.num_steps is None else g.num_steps,
+            guidance=self.preset.guidance if g.guidance is None else g.guidance,
+        )
+        get_sampler(g.sampler)
+        _, patch_h, patch_w = self.preset.dit.patch
+        for name, size, patch in (("height_px", g.height_px, patch_h), ("width_px", g.width_px, patch_w)):
+            unit = self.preset.vae.stride_px * patch
+            if size is None or size < unit or size % unit:
+                low = max(unit, (size or 0) // unit * unit)
+                fix = f"The nearest are {low} and {low + unit}"
+                raise ConfigError(f"sizes are multiples of {unit} px here", where=f"{name}={size}", fix=fix)
+        self.preset.vae.latent_frames(g.num_frames or 0)
+        return g
+
+    def _controls(self, plan: ScenePlan, g: Generation) -> Controls | None:
+        """The plan simulated and painted on the latent grid."""
+        from kling.scene.simulate import simulate  # MuJoCo is loaded by those who plan
+
+        _, _, *grid = self._latent_shape(g)
+        frames, height, width = grid
+        track = simulate(plan)
+        slots = self.preset.dit.object_slots
+        arrays = control_arrays(plan, track, grid=(frames, height, width), num_slots=slots)
+        return to_controls([arrays], PhraseVectors(self.text))
+
+    def _latent_shape(self, g: Generation) -> tuple[int, int, int, int, int]:
+        """1 c f h w."""
+        vae = self.preset.vae
+        assert g.num_frames and g.height_px and g.width_px
+        frames = vae.latent_frames(g.num_frames)
+        return 1, vae.z_dim, frames, g.height_px // vae.stride_px, g.width_px // vae.stride_px
+
+
+def build(preset: str, *, weights: str | None = None) -> Pipeline:
+    """Load a preset's networks.
+
+    Args:
+        weights: URI of a weights folder; default: the ones packaged with this library (``tiny`` only).
+
+    Raises:
+        ConfigError: unknown preset.
+        CheckpointError: no weights, or weights of another model.
+    """
+    sizes = get_preset(preset)
+    uri = weights or str(PACKAGED_WEIGHTS / preset)
+    dit, vae, text = DiT(sizes.dit), VideoVAE(sizes.vae), TextEncoder(sizes.text)
+    for name, module in (("dit", dit), ("vae", vae), ("text", text)):
+        load_part(uri, name, module)
+        module.eval().requires_grad_(False)
+    return Pipeline(sizes, dit, vae, text)
+
+
+def to_uint8(video: Tensor) -> Frames:
+    """1 3 f h w in [-1, 1] to f h w 3 uint8."""
+    levels = ((video[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "c f h w -> f h w c").cpu().numpy()
+
+
+def _plan(g: Generation) -> ScenePlan:
+    """Words to graph to layout: what will happen, at the clip's length and rate."""
+    from kling.prompt.understand import understand
+    from kling.scene.layout import lay_out
+
+    assert g.fps and g.num_frames
+    return lay_out(understand(g.prompt).graph, seed=g.seed, duration_s=(g.num_frames - 1) / g.fps, fps=g.fps)

@@ -1,0 +1,79 @@
+"""Prompt to frames in one process: determinism, resuming, what cannot be made."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kling.errors import CheckpointError, ConfigError
+from kling.pipeline import Generation, Pipeline, build
+
+SMALL = {"num_steps": 3, "width_px": 32, "height_px": 32, "num_frames": 9}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_weights: str) -> Pipeline:
+    return build("tiny", weights=tiny_weights)
+
+
+def test_same_request_same_frames_whatever_ran_before(pipeline: Pipeline):
+    asked = Generation(prompt="a red ball falls", seed=5, use_plan=False, **SMALL)
+    first = pipeline.generate(asked)
+    pipeline.generate(Generation(prompt="something else entirely, and longer", seed=6, use_plan=False, **SMALL))
+    again = pipeline.generate(asked)
+    assert first.shape == (9, 32, 32, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize("other", [{"seed": 6}, {"prompt": "a blue cube"}, {"negative_prompt": "blur"}])
+def test_what_is_asked_changes_what_is_made(pipeline: Pipeline, other: dict):
+    base = {"prompt": "a red ball falls", "seed": 5, "use_plan": False, **SMALL}
+    first = pipeline.generate(Generation(**base))
+    assert not np.array_equal(first, pipeline.generate(Generation(**{**base, **other})))
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
+def test_a_saved_state_goes_on_to_the_same_latents(pipeline: Pipeline, sampler: str):
+    job = pipeline.prepare(Generation(prompt="a cone spins", use_plan=False, sampler=sampler, **SMALL))
+    states = list(pipeline.denoise(job))
+    assert [s.step for s in states] == [1, 2, 3]
+    *_, resumed = pipeline.denoise(job, states[0])
+    assert torch.equal(resumed.x, states[-1].x)
+
+
+def test_decode_yields_frames_early(pipeline: Pipeline):
+    job = pipeline.prepare(Generation(prompt="x", use_plan=False, **SMALL))
+    assert [len(frames) for frames in pipeline.decode(job.noise)] == [1, 4, 4]
+
+
+def test_the_plan_reaches_the_model(pipeline: Pipeline):
+    job = pipeline.prepare(Generation(prompt="a large red ball falls on the grass", **SMALL))
+    assert job.plan is not None and [o.color for o in job.plan.objects] == ["red"]
+    assert job.controls is not None and job.controls.objects is not None
+    assert job.controls.objects.abs().sum() > 0
+    *_, last = pipeline.denoise(job)
+    assert torch.isfinite(last.x).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "near"),
+    [
+        ("width_px", 33, "32 and 48"),
+        ("height_px", 8, "16 and 32"),
+        ("num_frames", 8, "5 and 9"),
+        ("num_frames", 0, "1"),
+    ],
+)
+def test_impossible_sizes_name_the_nearest(pipeline: Pipeline, field: str, value: int, near: str):
+    with pytest.raises(ConfigError, match=near):
+        pipeline.prepare(Generation(prompt="x", **{**SMALL, field: value}))
+
+
+def test_unknown_names(pipeline: Pipeline, tmp_path: Path):
+    with pytest.raises(ConfigError, match="dpmpp_2m"):
+        pipeline.prepare(Generation(prompt="x", sampler="magic"))
+    with pytest.raises(ConfigError, match="tiny"):
+        build("huge")
+    with pytest.raises(CheckpointError):
+        build("tiny", weights=str(tmp_path))
