@@ -1,0 +1,204 @@
+"""The wire contract, shared by the service and its client: light (pydantic only), strict, with units in the names.
+
+Every request model refuses unknown fields and non-finite numbers; every answer model ignores fields it does not know,
+so that an older client can talk to a newer service.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+API_PREFIX = "/kling/v1.6"
+MAX_PROMPT_CHARS = 2500
+MAX_BODY_BYTES = 8 * 2**20
+MAX_SEED = 2**32 - 1
+
+# States never move back: queued > running > completed | failed | cancelled.
+State = Literal["queued", "running", "completed", "failed", "cancelled"]
+FINAL_STATES: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+def _readable(text: str) -> str:
+    """Tabs and line ends are fine; control characters and lone surrogates (no UTF-8) are not text."""
+    for char in text:
+        code = ord(char)
+        if (code < 32 and char not in "\t\n\r") or code == 127 or 0xD800 <= code <= 0xDFFF:
+            raise ValueError(f"contains the control character U+{code:04X}")
+    return text
+
+
+_READABLE = AfterValidator(_readable)
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_CHARS), _READABLE]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class CameraControl(_Request):
+    """One camera move for the whole clip, in the viewer's words ("orbit left")."""
+
+    type: Literal["static", "dolly", "pan", "tilt", "zoom", "orbit", "crane", "roll"]
+    direction: Literal["in", "out", "left", "right", "up", "down"] | None = None
+    speed: Literal["slow", "fast"] | None = None
+
+
+class VideoConfig(_Request):
+    """How to make the video. What is left out is the preset's own choice; the task tells which values were used."""
+
+    resolution: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")] | None = Field(
+        default=None, description="WIDTHxHEIGHT in pixels", examples=["1024x576"]
+    )
+    duration: Annotated[float, Field(gt=0, le=60)] | None = Field(default=None, description="seconds")
+    fps: Annotated[int, Field(ge=1, le=60)] | None = Field(default=None, description="frames a second")
+    quality: Literal["draft", "standard", "high"] = Field(
+        default="standard", description="sampling steps: x0.5, x1, x2"
+    )
+    style: Annotated[str, StringConstraints(strip_whitespace=True, max_length=120), _READABLE] | None = None
+    camera_control: CameraControl | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
+        default=None, description="drawn at random when left out"
+    )
+    negative_prompt: Annotated[
+        str, StringConstraints(strip_whitespace=True, max_length=MAX_PROMPT_CHARS), _READABLE
+    ] = ""
+    guidance: Annotated[float, Field(ge=0, le=20)] | None = None
+    steps: Annotated[int, Field(ge=1, le=200)] | None = Field(
+        default=None, description="sampling steps; overrides quality"
+    )
+    use_plan: bool = Field(default=True, description="decide what happens before drawing; false: text alone")
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(5, description="9 goes first")
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
+        default=None,
+        description="seconds from now after which the video is of no use; the task then fails instead of running",
+    )
+    allow_downgrade: bool = Field(default=True, description="false: refuse (409) rather than make something smaller")
+
+
+class GenerateRequest(_Request):
+    """`POST /kling/v1.6/generate`."""
+
+    prompt: Prompt
+    config: VideoConfig = VideoConfig()
+    callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
+        default=None, description="told (signed, Standard Webhooks) when the task ends"
+    )
+    external_task_id: Name | None = Field(
+        default=None, description="your own name for the task, unique among your tasks"
+    )
+
+
+class Granted(_Answer):
+    """What is really made, after defaults and adjustments. The same values and seed give the same bytes."""
+
+    width_px: int
+    height_px: int
+    num_frames: int
+    fps: int
+    num_steps: int
+    guidance: float
+    seed: int
+
+    @property
+    def duration_s(self) -> float:
+        """First frame to last: 17 frames at 8 a second last 2 s."""
+        return (self.num_frames - 1) / self.fps
+
+
+class Adjustment(_Answer):
+    """One thing that was changed against the request, and why."""
+
+    field: str
+    asked: str
+    granted: str
+    reason: str
+
+
+class Progress(_Answer):
+    stage: str = ""  # text | denoise | decode
+    step: int = 0
+    num_steps: int = 0
+    fraction: float = 0.0  # 0..1, by predicted time
+
+
+class VideoResult(_Answer):
+    video_url: str
+    thumbnail_url: str
+    spritesheet_url: str
+    num_bytes: int
+    sha256: str
+    duration_s: float
+    num_frames: int
+
+
+class TaskProblem(_Answer):
+    code: str
+    message: str
+
+
+class Task(_Answer):
+    """A generation as its owner sees it. Times are seconds since 1970 (UTC)."""
+
+    task_id: str
+    status: State
+    prompt: str
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempt: int = 0  # how often it was started; more than 1: a worker was lost and it went on elsewhere
+    priority: int = 5
+    queue_position: int | None = None  # 1: next; None: not waiting
+    eta_s: float | None = None  # predicted seconds until the video is there; None: not known or ended
+    progress: Progress = Progress()
+    granted: Granted
+    adjustments: tuple[Adjustment, ...] = ()
+    result: VideoResult | None = None
+    error: TaskProblem | None = None
+    external_task_id: str | None = None
+    status_url: str = ""
+    stream_url: str = ""
+    events_url: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.status in FINAL_STATES
+
+
+class TaskList(_Answer):
+    tasks: tuple[Task, ...]
+    next_after: str | None = None  # pass as ?after= for the next page; None: this was the last
+
+
+class ProblemBody(_Answer):
+    """Every error answers ``{"error": {...}}``; ``field`` names what to correct where one field is at fault."""
+
+    code: str
+    message: str
+    field: str | None = None
+    details: tuple[dict[str, Any], ...] = ()
+
+
+class Problem(_Answer):
+    error: ProblemBody
+
+
+class UsageWindow(_Answer):
+    window: Literal["hour", "day", "month"]
+    used_s: float  # seconds of video granted in this window
+    limit_s: float | None  # None: no limit
+    share: float  # used / limit; 0 without a limit
+
+
+class Usage(_Answer):
+    windows: tuple[UsageWindow, ...]
+    recommendations: tuple[str, ...] = ()
+
+
+class Health(_Answer):
+    status: str
+    detail: str = ""

@@ -1,0 +1,187 @@
+"""`python -m serve PRESET` runs a service on this machine; `python -m serve keys ...` manages its keys."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from kling import storage
+from kling.errors import ConfigError, ServiceError, run_command
+
+console = Console(highlight=False)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Run a service: an HTTP API on 127.0.0.1 and replicas that make videos. Ctrl-C stops everything it started."""
+
+    preset: Annotated[str, tyro.conf.Positional]
+    checkpoint: str | None = None  # URI of a weights folder; default: the packaged weights
+    port: int = 8000
+    host: str = "127.0.0.1"
+    state: str = "out/serve"  # tasks, keys and videos; a service started again on it goes on where it was
+    database: str = ""  # SQLAlchemy URL (postgresql+psycopg://...); default: SQLite in the state folder
+    replicas: int = 1
+    ranks: int = 2  # processes that denoise one video together
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and arguments[0] == "keys":
+        from .keys_command import command as keys_command
+
+        keys_command(arguments[1:])
+        return
+    serve(tyro.cli(Serve, args=arguments, prog="python -m serve", description=Serve.__doc__))
+
+
+def serve(options: Serve) -> None:
+    """Start, say how far it is, wait for ctrl-C or SIGTERM, and stop what was started.
+
+    Raises:
+        ServiceError: the port is taken.
+        CheckpointError: the weights cannot be used.
+    """
+    from .app import ServiceSettings
+
+    checkpoint = options.checkpoint
+    if checkpoint is not None and storage.is_local(checkpoint):
+        checkpoint = os.path.abspath(storage.resolve(checkpoint)[1])  # noqa: PTH100 - replicas run elsewhere
+    state = options.state
+    if storage.is_local(state):
+        state = os.path.abspath(storage.resolve(state)[1])  # noqa: PTH100
+    settings = ServiceSettings(
+        preset=options.preset,
+        state=state,
+        database=options.database,
+        checkpoint=checkpoint,
+        num_replicas=options.replicas,
+        num_ranks=options.ranks,
+    )
+    _check_port(options.host, options.port)
+    with _quiet_stop() as stopped:
+        console.print(f"[1/4] weights: checking {checkpoint or 'the packaged ones'}")
+        _check_weights(settings.preset, checkpoint)
+        console.print(f"[2/4] state: {state}")
+        _open_state(settings.state, settings.database_url)
+        _run(settings, options, stopped)
+
+
+def _run(settings, options: Serve, stopped: threading.Event) -> None:
+    import ray
+    from ray import serve as ray_serve
+
+    from .app import APP_NAME, graph
+
+    address = os.environ.get("RAY_ADDRESS")
+    console.print(f"[3/4] Ray: {'joining ' + address if address else 'starting a local cluster'}")
+    log_style = {"env_vars": {"RAY_SERVE_LOG_ENCODING": "JSON"}}
+    if address:
+        ray.init(address=address, namespace="kling", runtime_env=log_style, log_to_driver=False)
+    else:
+        num_cpus = max(os.cpu_count() or 1, settings.num_cpus)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=300 * 2**20,
+            namespace="kling",
+            runtime_env=log_style,
+        )
+    _catch_signals(stopped)  # Ray has put its own handlers there
+    try:
+        console.print(f"[4/4] replicas: {settings.num_replicas} of {settings.num_ranks} ranks, loading weights")
+        ray_serve.start(http_options={"host": options.host, "port": options.port}, logging_config={"encoding": "JSON"})
+        try:
+            ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise ServiceError("the replicas did not start", where=_first_line(error)) from error
+        url = f"http://{options.host}:{options.port}"
+        console.print(f"ready: {url}  (API {url}/docs; stop with ctrl-C)")
+        stopped.wait()
+        console.print("stopping: tasks in progress are saved and go on at the next start")
+    finally:
+        if ray.is_initialized():
+            with contextlib.suppress(Exception):  # the cluster may be gone already; we are leaving either way
+                ray_serve.delete(APP_NAME) if address else ray_serve.shutdown()
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_stop():
+    """SIGINT and SIGTERM set an event; before the service waits for it they interrupt the start-up."""
+    stopped = threading.Event()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _catch_signals(stopped)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _catch_signals(stopped: threading.Event) -> None:
+    def stop(number: int, frame: object) -> None:
+        if stopped.is_set():
+            return  # already stopping: what was started is being ended
+        stopped.set()
+        if not _waiting(frame):
+            raise KeyboardInterrupt
+
+    for number in _SIGNALS:
+        signal.signal(number, stop)
+
+
+def _waiting(frame) -> bool:
+    """Whether the main thread stands in `stopped.wait()` of `_run`."""
+    while frame is not None:
+        if frame.f_code.co_name == "wait" and frame.f_back is not None and frame.f_back.f_code.co_name == "_run":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _check_port(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise ConfigError("a port is 1 to 65535", where=f"--port {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            fix = "Stop what listens there, or choose another --port"
+            raise ServiceError(f"cannot listen ({error.strerror})", where=f"{host}:{port}", fix=fix) from None
+
+
+def _check_weights(preset: str, checkpoint: str | None) -> None:
+    """Load them once here: what is wrong with them is said in one line, before anything is started."""
+    from kling.pipeline import build
+
+    build(preset, weights=checkpoint)
+
+
+def _open_state(state: str, database: str) -> None:
+    from .keys import KeyStore, service_secret
+    from .tasks import TaskStore
+
+    pepper = service_secret(state)
+    if not KeyStore(TaskStore(database).engine, pepper).list():
+        console.print(f"      no keys yet; make one: python -m serve keys create --state {state}")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(sys.argv[1:]))

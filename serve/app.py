@@ -1,0 +1,117 @@
+"""The graph, on one page: an HTTP ingress, and replicas that each own a group of ranks.
+
+    clients ──HTTP──▶ Ingress ──rows──▶ database ◀──claims── Engine (replica) ──▶ Rank 0..N-1, Decoder
+                         ▲                                        │
+                         └────────────── STATE/media ◀── frames, latents, videos
+
+Ingress and replicas meet only in the database and in storage, so either may be killed and replaced at any moment.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ray import serve as ray_serve
+from ray.serve.handle import DeploymentHandle
+
+from kling import storage
+from kling.errors import ConfigError
+from kling.presets import get_preset
+
+from .engine import Engine, EngineSettings
+from .ingress import IngressSettings, build_api
+from .ranks import RankSettings
+
+APP_NAME = "kling"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """One service."""
+
+    preset: str
+    state: str  # URI of the folder with media and the service's secret, seen by every node
+    database: str = ""  # SQLAlchemy URL; default: SQLite in a local state folder
+    checkpoint: str | None = None  # URI of a weights folder; None: the packaged ones
+    num_replicas: int = 1
+    num_ranks: int = 2  # 2: CFG parallel
+    num_ingress: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self):
+        get_preset(self.preset)
+        if self.num_ranks not in (1, 2):
+            raise ConfigError("a replica has 1 or 2 ranks (CFG parallel)", where=f"num_ranks={self.num_ranks}")
+        if min(self.num_replicas, self.num_ingress) < 1:
+            raise ConfigError("at least one replica and one ingress", where="num_replicas, num_ingress")
+
+    @property
+    def database_url(self) -> str:
+        if self.database:
+            return self.database
+        if not storage.is_local(self.state):
+            raise ConfigError(
+                "a state folder that is not local needs a database that every node reaches",
+                where=self.state,
+                fix="Pass --database postgresql+psycopg://...",
+            )
+        return f"sqlite:///{storage.join(storage.resolve(self.state)[1], 'tasks.db')}"
+
+    @property
+    def num_cpus(self) -> int:
+        """Logical CPUs the whole graph asks Ray for."""
+        return self.num_ingress + self.num_replicas * (1 + self.num_ranks)
+
+
+def graph(settings: ServiceSettings) -> ray_serve.Application:
+    """The application, for `serve.run` or a RayService's import path."""
+    gpu = settings.device.startswith("cuda")
+    ranks = RankSettings(
+        preset=settings.preset,
+        weights=settings.checkpoint,
+        state=settings.state,
+        num_ranks=settings.num_ranks,
+        num_threads=max(1, (os.cpu_count() or 1) // settings.num_ranks),
+        device=settings.device,
+    )
+    rank_bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
+    engine = _deployment(Engine).options(
+        name="Engine",
+        num_replicas=settings.num_replicas,
+        # The leader and the decoder share bundle 0; each rank has its own. One node holds a whole replica.
+        placement_group_bundles=[{"CPU": 1.0}, *([rank_bundle] * settings.num_ranks)],
+        placement_group_strategy="STRICT_PACK",
+        ray_actor_options={"num_cpus": 1},
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=30,
+    )
+    ingress_settings = IngressSettings(
+        preset=settings.preset,
+        state=settings.state,
+        database=settings.database_url,
+        num_workers=settings.num_replicas,
+    )
+    api = ray_serve.ingress(lambda: build_api(ingress_settings))(Ingress)
+    ingress = _deployment(api).options(
+        name="Ingress",
+        num_replicas=settings.num_ingress,
+        max_ongoing_requests=256,
+        ray_actor_options={"num_cpus": 1},
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=5,
+    )
+    bound = engine.bind(EngineSettings(ranks=ranks, database=settings.database_url))
+    return ingress.bind(bound)
+
+
+def _deployment(kind: type | Callable) -> ray_serve.Deployment:
+    """Ray's decorator, typed for what it returns when it is called."""
+    return ray_serve.deployment(kind)  # type: ignore[return-value]
+
+
+class Ingress:
+    """The HTTP application's replica. It holds the engine's handle only so that Ray Serve deploys both as one."""
+
+    def __init__(self, engine: DeploymentHandle):
+        self.engine = engine

@@ -1,0 +1,183 @@
+"""What stands before every route: keys and scopes, the size and pace of bodies, and one form for every error."""
+
+import asyncio
+import ipaddress
+import logging
+import math
+import socket
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import anyio
+import sqlalchemy as sa
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kling.errors import KlingError
+from kling.schema import MAX_BODY_BYTES, Problem, ProblemBody
+
+from .admission import NotAdmittedError
+from .keys import Key, RefusedError
+
+log = logging.getLogger("kling.serve")
+
+_BODY_TIMEOUT_S = 30.0  # a body that is not there by then is not worth a connection
+_bearer = HTTPBearer(auto_error=False, description="kling_... key, or a JWT (HS256) made with an access key pair")
+
+
+async def caller(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Key:
+    """The key that the request carries. Raises NotAdmittedError (401)."""
+    found = None
+    if credentials is not None and len(credentials.credentials) <= 4096:
+        found = await asyncio.to_thread(request.app.state.desk.keys.authenticate, credentials.credentials)
+    if found is None:
+        raise NotAdmittedError("a valid bearer key is needed", status=401, code="unauthorized")
+    return found
+
+
+def _scoped(scope: str):
+    async def scoped(key: Annotated[Key, Depends(caller)]) -> Key:
+        if scope not in key.scopes:
+            raise NotAdmittedError(f"this key lacks the scope {scope!r}", status=403, code="forbidden")
+        return key
+
+    return scoped
+
+
+reader, writer = _scoped("read"), _scoped("generate")
+
+
+def check_callback(url: str | None) -> None:
+    """A callback goes to a public host over HTTP(S). Raises NotAdmittedError (422)."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        parts, port, host = None, None, None
+    if parts is None or parts.scheme not in ("http", "https") or not host or parts.username is not None:
+        raise NotAdmittedError("not an http(s) URL", status=422, code="invalid", field="callback_url")
+    if not public_addresses(host, port or 443):
+        raise NotAdmittedError("not the address of a public host", status=422, code="invalid", field="callback_url")
+
+
+def public_addresses(host: str, port: int) -> list[str]:
+    """Where a name leads, if every address it leads to is public; else nothing."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError, ValueError):
+        return []
+    return sorted(map(str, found)) if all(ipaddress.ip_address(str(a)).is_global for a in found) else []
+
+
+class Bodies:
+    """Refuses bodies that are too large or come too slowly, before a route sees them."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            await _too_large(scope, receive, send)
+            return
+        if scope["method"] in ("GET", "HEAD", "DELETE", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        received: list[Message] = []
+        size = 0
+        with anyio.move_on_after(_BODY_TIMEOUT_S) as clock:
+            while not received or received[-1].get("more_body", False):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                size += len(message.get("body", b""))
+                if size > MAX_BODY_BYTES:
+                    await _too_large(scope, receive, send)
+                    return
+                received.append(message)
+        if clock.cancelled_caught:
+            await _answer(408, "slow_body", "the request's body did not arrive in time")(scope, receive, send)
+            return
+        waiting = iter(received)
+
+        async def replay() -> Message:
+            message = next(waiting, None)
+            return message if message is not None else await receive()
+
+        await self.app(scope, replay, send)
+
+
+async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
+    message = f"bodies are at most {MAX_BODY_BYTES // 2**20} MiB"
+    await _answer(413, "too_large", message)(scope, receive, send)
+
+
+def install(app: FastAPI) -> None:
+    """Put the guards on an application."""
+    app.add_middleware(Bodies)
+
+    @app.exception_handler(NotAdmittedError)
+    async def not_admitted(request: Request, error: NotAdmittedError) -> Response:
+        return _answer(error.status, error.code, error.what, field=error.field, retry_after_s=error.retry_after_s)
+
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> Response:
+        return _answer(429, error.code, error.message, retry_after_s=error.retry_after_s)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = [{"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors()]
+        first = problems[0]
+        text = f"{first['field']}: {first['message']}"
+        return _answer(422, "invalid", text, field=first["field"], details=tuple(problems))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        answer = _answer(error.status_code, "http", str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(KlingError)
+    async def ours(request: Request, error: KlingError) -> Response:
+        log.error("request failed", extra={"error": type(error).__name__, "path": request.url.path})
+        return _answer(503, "unavailable", "the service cannot do this now", retry_after_s=5.0)
+
+    @app.exception_handler(sa.exc.OperationalError)
+    async def database(request: Request, error: sa.exc.OperationalError) -> Response:
+        log.error("database failed", extra={"error": str(error.orig), "path": request.url.path})
+        return _answer(503, "unavailable", "the database does not answer", retry_after_s=2.0)
+
+
+def _answer(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    field: str | None = None,
+    details: tuple[dict, ...] = (),
+    retry_after_s: float = 0.0,
+) -> JSONResponse:
+    body = Problem(error=ProblemBody(code=code, message=message, field=field, details=details))
+    headers = {}
+    if retry_after_s > 0:
+        headers["Retry-After"] = str(math.ceil(retry_after_s))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """ "config.seed" from ("body", "config", "seed")."""
+    parts = [str(part) for part in location if part not in ("body", "query", "path", "header")]
+    return ".".join(parts) or "body"

@@ -1,0 +1,304 @@
+"""The HTTP side: keys, admission, task routes. It makes nothing itself: it writes rows and reads what workers leave.
+
+Several ingress replicas may run; all they share is the database and the state folder.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from kling.errors import InputError
+from kling.presets import get_preset
+from kling.schema import API_PREFIX, FINAL_STATES, GenerateRequest, Health, Problem, Task, TaskList, Usage
+
+from . import guards, streams
+from .admission import NOMINAL, Admission, Calibration, NotAdmittedError
+from .keys import WARN_SHARE, Key, KeyStore, service_secret
+from .media import Media
+from .tasks import NewTask, TaskStore
+from .views import task_view
+
+log = logging.getLogger("kling.serve")
+
+WORKER_SEEN_S = 10.0  # a worker that was silent for so long does not count as ready
+IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,128}$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngressSettings:
+    preset: str
+    state: str
+    database: str
+    num_workers: int
+    max_waiting: int = 1000  # tasks in the queue, all keys together
+    max_task_s: float = 900.0
+    max_viewers: int = 64  # open streams of one ingress replica
+
+
+class Desk:
+    """What every route needs: the stores, the rules, and the one way in for a new task."""
+
+    def __init__(self, settings: IngressSettings):
+        self.settings = settings
+        self.store = TaskStore(settings.database)
+        self.keys = KeyStore(self.store.engine, service_secret(settings.state))
+        self.admission = Admission(preset=get_preset(settings.preset), max_task_s=settings.max_task_s)
+        self.viewers = asyncio.Semaphore(settings.max_viewers)
+
+    def calibration(self) -> Calibration:
+        """What the latest replica measured; the nominal one until then."""
+        for worker in self.store.workers(within_s=3600):
+            if worker["calibration"]:
+                return Calibration.from_json(worker["calibration"])
+        return NOMINAL
+
+    def submit(self, key: Key, request: GenerateRequest, idempotency_key: str | None) -> "Submitted":
+        """Admit, charge and store a request, in one transaction: all of it or nothing.
+
+        Raises:
+            NotAdmittedError, serve.keys.RefusedError: with the reason.
+        """
+        fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        if idempotency_key is not None and (replay := self._replay(key, idempotency_key, fingerprint)) is not None:
+            return Submitted(row=replay, share=0.0, replayed=True)
+        self.keys.count_request(key)
+        calibration = self.calibration()
+        admitted = self.admission.admit(request, calibration)
+        waiting, work_s = self.store.backlog()
+        if waiting >= self.settings.max_waiting:
+            wait = max(1.0, work_s / self.settings.num_workers / 10)
+            raise NotAdmittedError("the queue is full", status=503, code="queue_full", retry_after_s=wait)
+        task = NewTask(
+            owner=key.id,
+            request=request.model_dump_json(),
+            order=admitted.order.to_json(),
+            adjustments="[" + ",".join(change.model_dump_json() for change in admitted.adjustments) + "]",
+            predicted_s=admitted.prediction.seconds,
+            predicted_bytes=admitted.prediction.num_bytes,
+            priority=request.config.priority,
+            deadline_s=request.config.deadline_s,
+            fingerprint=fingerprint,
+            idempotency_key=idempotency_key,
+            external_id=request.external_task_id,
+            callback_url=request.callback_url,
+        )
+        try:
+            with self.store.engine.begin() as connection:
+                task_id = self.store.add(connection, task)
+                share = self.keys.charge(connection, key, admitted.order.duration_s)
+        except sa.exc.IntegrityError:  # the same name, twice at once: the other request was first
+            if idempotency_key is not None and (replay := self._replay(key, idempotency_key, fingerprint)) is not None:
+                return Submitted(row=replay, share=0.0, replayed=True)
+            taken = f"you already have a task named {request.external_task_id!r}"
+            raise NotAdmittedError(taken, status=409, code="name_taken", field="external_task_id") from None
+        row = self.store.get(task_id)
+        assert row is not None
+        log.info("task accepted", extra={"task": task_id, "predicted_s": round(admitted.prediction.seconds, 2)})
+        return Submitted(row=row, share=share, replayed=False)
+
+    def _replay(self, key: Key, idempotency_key: str, fingerprint: str) -> sa.RowMapping | None:
+        with self.store.reading() as connection:
+            row = self.store.replayed(connection, key.id, idempotency_key)
+        if row is not None and row["fingerprint"] != fingerprint:
+            raise NotAdmittedError(
+                "this idempotency key was used for another request", status=409, code="idempotency_conflict"
+            )
+        return row
+
+    def view(self, row: sa.RowMapping) -> Task:
+        ahead = self.store.ahead(row) if row["state"] == "queued" else None
+        return task_view(row, ahead, self.settings.num_workers)
+
+    def remove(self, row: sa.RowMapping) -> None:
+        """Delete an ended task with its files. Raises NotAdmittedError (409) while it is not ended."""
+        if row["state"] not in FINAL_STATES:
+            raise NotAdmittedError("cancel the task first: it has not ended", status=409, code="not_ended")
+        Media(self.settings.state, row["id"]).remove()
+        self.store.delete(row["id"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    row: sa.RowMapping
+    share: float  # of the fullest quota window
+    replayed: bool
+
+
+def desk_of(request: Request) -> Desk:
+    return request.app.state.desk
+
+
+async def owned(task_id: str, request: Request, key: Annotated[Key, Depends(guards.reader)]) -> sa.RowMapping:
+    """The caller's own task; somebody else's looks like none at all."""
+    row = await asyncio.to_thread(desk_of(request).store.get, task_id, key.id) if len(task_id) <= 128 else None
+    if row is None:
+        raise NotAdmittedError("no such task", status=404, code="not_found", field="task_id")
+    return row
+
+
+Owned = Annotated[sa.RowMapping, Depends(owned)]
+_PROBLEMS: dict[int | str, dict] = {
+    code: {"model": Problem} for code in (400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503)
+}
+api = APIRouter(prefix=API_PREFIX, responses=_PROBLEMS)
+health = APIRouter(tags=["health"])
+
+
+@api.post("/generate", status_code=202, tags=["tasks"])
+async def generate(
+    body: GenerateRequest,
+    request: Request,
+    response: Response,
+    key: Annotated[Key, Depends(guards.writer)],
+    idempotency_key: Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY)] = None,
+) -> Task:
+    """Accept a task. The answer comes as soon as the task is safely stored; poll, watch or stream it by its id."""
+    desk = desk_of(request)
+    await asyncio.to_thread(guards.check_callback, body.callback_url)
+    made = await asyncio.to_thread(desk.submit, key, body, idempotency_key)
+    response.headers["Location"] = f"{API_PREFIX}/status/{made.row['id']}"
+    if made.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    if made.share >= WARN_SHARE:
+        response.headers["Kling-Quota-Warning"] = f"{made.share:.0%} of a quota window is used; refused above 95%"
+    return await asyncio.to_thread(desk.view, made.row)
+
+
+@api.get("/status/{task_id}", tags=["tasks"])
+async def status(row: Owned, request: Request) -> Task:
+    """Where a task is: step by step, its place in the queue, when it should be done, and what was adjusted."""
+    return await asyncio.to_thread(desk_of(request).view, row)
+
+
+@api.get("/tasks", tags=["tasks"])
+async def tasks(
+    request: Request,
+    key: Annotated[Key, Depends(guards.reader)],
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=128)] = None,
+) -> TaskList:
+    """Your tasks, newest first."""
+    desk = desk_of(request)
+    rows, more = await asyncio.to_thread(lambda: desk.store.page(key.id, limit=limit, after=after))
+    return TaskList(tasks=tuple(task_view(row) for row in rows), next_after=rows[-1]["id"] if more else None)
+
+
+@api.post("/cancel/{task_id}", tags=["tasks"])
+async def cancel(row: Owned, request: Request, key: Annotated[Key, Depends(guards.writer)]) -> Task:
+    """Stop a task: at once if it waits, within a step if it runs. An ended task stays as it is."""
+    desk = desk_of(request)
+    await asyncio.to_thread(desk.store.cancel, row["id"])
+    now = await asyncio.to_thread(desk.store.get, row["id"], key.id)
+    return await asyncio.to_thread(desk.view, now or row)
+
+
+@api.delete("/tasks/{task_id}", status_code=204, tags=["tasks"])
+async def delete(row: Owned, request: Request, key: Annotated[Key, Depends(guards.writer)]) -> None:
+    """Forget an ended task and remove its files."""
+    await asyncio.to_thread(desk_of(request).remove, row)
+
+
+@api.get("/content/{task_id}", tags=["media"], response_class=Response)
+async def content(
+    row: Owned, request: Request, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
+) -> Response:
+    """The finished video (mp4), or a JPEG of it."""
+    return await video_response(desk_of(request), row, variant)
+
+
+@api.get("/stream/{task_id}", tags=["media"], response_class=StreamingResponse)
+async def stream(
+    row: Owned, request: Request, format: Literal["mp4", "mjpeg", "sse", "raw"] = "mp4"
+) -> StreamingResponse:
+    """Frames while they are made."""
+    desk, view = desk_of(request), task_view(row)
+    frames = streams.stream(desk.store, desk.settings.state, row, format, view.granted.fps)
+    granted = view.granted
+    headers = {
+        "Cache-Control": "no-store",
+        "Kling-Width": str(granted.width_px),
+        "Kling-Height": str(granted.height_px),
+        "Kling-Fps": str(granted.fps),
+        "Kling-Frames": str(granted.num_frames),
+    }
+    return await viewed(desk, frames, streams.MEDIA_TYPES[format], headers)
+
+
+@api.get("/events/{task_id}", tags=["media"], response_class=StreamingResponse)
+async def events(row: Owned, request: Request) -> StreamingResponse:
+    """The task's progress as server-sent events, with a heartbeat, until it ends."""
+    desk = desk_of(request)
+    return await viewed(desk, streams.events(desk.store, row), "text/event-stream", {"Cache-Control": "no-store"})
+
+
+@api.get("/usage", tags=["keys"])
+async def usage(request: Request, key: Annotated[Key, Depends(guards.reader)]) -> Usage:
+    """What your key has used this hour, day and month, and what you could do about it."""
+    return await asyncio.to_thread(desk_of(request).keys.usage, key)
+
+
+@health.get("/live")
+async def live() -> Health:
+    """This process answers."""
+    return Health(status="live")
+
+
+@health.get("/ready", responses={503: {"model": Health}})
+async def ready(request: Request) -> Response:
+    """The database answers and a replica has its weights loaded (200), or not yet (503)."""
+    desk = desk_of(request)
+    workers = await asyncio.to_thread(lambda: desk.store.workers(within_s=WORKER_SEEN_S))
+    if any(worker["status"] == "ready" for worker in workers):
+        return JSONResponse(Health(status="ready", detail=f"{len(workers)} replicas").model_dump())
+    detail = "; ".join(f"{worker['status']}: {worker['detail']}" for worker in workers) or "no replica yet"
+    return JSONResponse(Health(status="not ready", detail=detail).model_dump(), status_code=503)
+
+
+async def video_response(desk: Desk, row: sa.RowMapping, variant: str) -> Response:
+    """A finished task's video or a picture of it. Raises NotAdmittedError (409) while there is none."""
+    if row["state"] != "completed":
+        raise NotAdmittedError(f"there is no video: the task is {row['state']}", status=409, code="no_video")
+    try:
+        video = await asyncio.to_thread(Media(desk.settings.state, row["id"]).load_video)
+    except InputError:
+        raise NotAdmittedError("the video is gone", status=404, code="not_found") from None
+    if variant == "video":
+        name = f'inline; filename="{row["id"]}.mp4"'
+        return Response(video, media_type="video/mp4", headers={"Content-Disposition": name})
+    return Response(await asyncio.to_thread(streams.pictures, video, variant), media_type="image/jpeg")
+
+
+async def viewed(desk: Desk, body: AsyncIterator[bytes], media_type: str, headers: dict) -> StreamingResponse:
+    """A streaming answer that counts as a viewer until it ends, however it ends."""
+    if desk.viewers.locked():
+        raise NotAdmittedError("too many open streams", status=503, code="too_many_viewers", retry_after_s=5.0)
+    await desk.viewers.acquire()
+
+    async def counted() -> AsyncIterator[bytes]:
+        try:
+            async with contextlib.aclosing(body) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    if chunk:
+                        yield chunk
+        finally:
+            desk.viewers.release()
+
+    return StreamingResponse(counted(), media_type=media_type, headers=headers)
+
+
+def build_api(settings: IngressSettings) -> FastAPI:
+    """The whole HTTP application."""
+    app = FastAPI(title="Kling", version="1.6", description="Text to video: tasks, frames while they are made, files.")
+    app.state.desk = Desk(settings)
+    guards.install(app)
+    app.include_router(health)
+    app.include_router(api)
+    return app
