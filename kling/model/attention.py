@@ -114,10 +114,34 @@ def attend(q: Heads, k: Heads, v: Heads, reach: Reach, memory: Memory | None = N
         return softmax_attention(q, k, v)
     size = reach.grid.frame_tokens
     parts = []
-    for first, last, low, high in spans:
-        keys = slice(low * size, high * size)
-        parts.append(softmax_attention(q[:, first * size : last * size], k[:, keys], v[:, keys]))
+    queries = q.split([(last - first) * size for first, last, _, _ in spans], dim=1)
+    for query, (_, _, low, high) in zip(queries, spans, strict=True):
+        seen_k, k = _Take.apply(k, low * size, high * size)
+        seen_v, v = _Take.apply(v, low * size, high * size)
+        parts.append(softmax_attention(query, seen_k, seen_v))
     return torch.cat(parts, dim=1)
+
+
+class _Take(torch.autograd.Function):
+    """A slice of the tokens, and the tokens again for the next slice.
+
+    Plain slicing would allocate a gradient of the full length for every slice: quadratic in the number of frames. Here
+    the slices' gradients are added into one tensor that is handed from take to take.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        ctx.start, ctx.stop, ctx.shape = start, stop, x.shape
+        ctx.set_materialize_grads(False)
+        return x[:, start:stop], x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor | None):
+        part, rest = gradients
+        if part is not None:
+            rest = part.new_zeros(ctx.shape) if rest is None else rest
+            rest[:, ctx.start : ctx.stop] += part
+        return rest, None, None
 
 
 def visible_spans(reach: Reach) -> list[tuple[int, int, int, int]]:
