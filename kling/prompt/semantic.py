@@ -150,7 +150,7 @@ class Composer:
             objects = []
         if clause.attributes and not clause.negated:
             self.people.describe(subjects or self.subject, clause.attributes, clause)
-        where = objects if clause.kind == "make" or not subjects else subjects
+        where = objects if objects and (clause.kind == "make" or not subjects) else subjects
         for relation, targets in links:
             if not clause.negated:
                 self._relate(relation, where, targets)

@@ -1,0 +1,139 @@
+"""Level 1 for Japanese: SudachiPy splits the text into morphemes, our lexicon gives them meaning."""
+
+import re
+import unicodedata
+from functools import cache
+from typing import Any
+
+from kling.errors import ConfigError
+from kling.prompt.lexical import Lexical, Measure, Sense, Token
+from kling.prompt.lexicon_ja import NOUNS_JA, WORDS
+
+MAX_MORPHEMES = 9
+_MEASURE = re.compile(
+    r"(毎秒|秒速|時速)?(\d+(?:\.\d+)?) ?(秒|メートル|m|キロメートル|キロ|センチ|kg|キログラム|グラム|度|m/s)(?![a-z])"
+)
+_UNITS = {
+    "秒": ("time_s", 1.0), "メートル": ("length_m", 1.0), "m": ("length_m", 1.0), "センチ": ("length_m", 0.01),
+    "キロメートル": ("length_m", 1000.0), "キロ": ("mass_kg", 1.0), "kg": ("mass_kg", 1.0), "キログラム": ("mass_kg", 1.0),
+    "グラム": ("mass_kg", 0.001), "度": ("angle_deg", 1.0), "m/s": ("speed_m_s", 1.0),
+}  # fmt: skip
+_PUNCTUATION = {"。": ".", "．": ".", ".": ".", "!": ".", "?": ".", "\n": ".", "、": ",", ",": ",", "，": ",", ";": ".",
+                ":": ":", "「": ",", "」": ",", "・": ",", "(": ",", ")": ",", "…": ".", "~": ","}  # fmt: skip
+
+
+@cache
+def table() -> dict[str, tuple[Sense, ...]]:
+    """Written form -> its senses."""
+    entries: dict[str, list[Sense]] = {}
+    for kind, values in WORDS.items():
+        for value, phrases in values.items():
+            for phrase in phrases.split("|"):
+                entries.setdefault(unicodedata.normalize("NFKC", phrase), []).append(Sense(kind=kind, value=value))
+    for word, noun in NOUNS_JA.items():
+        entries.setdefault(word, []).append(Sense(kind="thing", value=noun))
+    return {phrase: tuple(senses) for phrase, senses in entries.items()}
+
+
+@cache
+def _canonical() -> dict[str, tuple[Sense, ...]]:
+    """The first word of each value only (the ablation's level 1)."""
+    first: dict[str, tuple[Sense, ...]] = {}
+    for kind, values in WORDS.items():
+        if kind in ("order", "subordinator", "conjunction", "filler"):
+            continue
+        for value, phrases in values.items():
+            word = phrases.split("|")[0]
+            first[word] = (*first.get(word, ()), Sense(kind=kind, value=value))
+    return first
+
+
+@cache
+def _tokenizer() -> Any:
+    """SudachiPy's tokenizer, loaded once, when the first Japanese prompt comes.
+
+    Raises:
+        ConfigError: SudachiPy or its dictionary is not installed.
+    """
+    try:
+        from sudachipy import Dictionary, SplitMode
+    except ImportError as error:
+        raise ConfigError(
+            "Japanese prompts need SudachiPy", where="language ja", fix="Install the extra: pip install 'kling[ja]'"
+        ) from error
+    return Dictionary().tokenizer(mode=SplitMode.C)
+
+
+def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
+    """Level 1 for Japanese.
+
+    Raises:
+        ConfigError: SudachiPy is not installed.
+    """
+    text = unicodedata.normalize("NFKC", prompt).replace("\r", "\n")
+    measures = []
+    for match in () if plain else _MEASURE.finditer(text):
+        quantity, factor = _UNITS[match[3]]
+        value = float(match[2]) * factor
+        if match[1] and quantity in ("length_m", "mass_kg"):  # 秒速2メートル, 時速5キロ
+            metres = value * 1000 if match[3] == "キロ" else value
+            quantity, value = "speed_m_s", metres / (3600 if match[1] == "時速" else 1)
+        measures.append(Measure(quantity=quantity, value=value, text=match[0]))
+        text = text.replace(match[0], " " * len(match[0]), 1)
+    entries = _canonical() if plain else table()
+    words = [_word(part) for morpheme in _tokenizer().tokenize(text) for part in _parts(morpheme, entries)]
+    tokens: list[Token] = []
+    position = 0
+    while position < len(words):
+        token, used = _longest(words, position, entries, MAX_MORPHEMES if not plain else 1)
+        tokens.append(token)
+        position += used
+    return Lexical(language="ja", tokens=tuple(tokens), measures=tuple(measures))
+
+
+def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Any]:
+    """The morpheme, or its own parts when only they are known (ゴムボール). Blanks vanish."""
+    from sudachipy import SplitMode
+
+    if not morpheme.surface().strip(" \t　"):
+        return []
+    if morpheme.surface() in entries or morpheme.dictionary_form() in entries:
+        return [morpheme]
+    parts = list(morpheme.split(SplitMode.A))
+    return parts if len(parts) > 1 and any(part.dictionary_form() in entries for part in parts) else [morpheme]
+
+
+def _word(morpheme: Any) -> Token:
+    surface = morpheme.surface()
+    part, detail, inflection = (morpheme.part_of_speech()[i] for i in (0, 1, 5))
+    punctuation = _PUNCTUATION.get(surface)
+    return Token(
+        text=punctuation or surface,
+        lemma=punctuation or morpheme.dictionary_form(),
+        form="punct" if punctuation else f"{part} {detail} {inflection}",
+        senses=(),
+        start=morpheme.begin(),
+        end=morpheme.end(),
+    )
+
+
+def _longest(words: list[Token], position: int, entries: dict[str, tuple[Sense, ...]], limit: int) -> tuple[Token, int]:
+    for length in range(min(limit, len(words) - position), 0, -1):
+        part = words[position : position + length]
+        if any(word.form == "punct" for word in part):
+            continue
+        surface = "".join(word.text for word in part)
+        senses = entries.get(surface) or entries.get("".join(w.text for w in part[:-1]) + part[-1].lemma)
+        if senses:
+            last = part[-1]
+            return (
+                Token(text=surface, lemma=last.lemma, form=last.form, senses=senses, start=part[0].start, end=last.end),
+                length,
+            )
+    word = words[position]
+    if word.text.replace(".", "").isdigit():
+        word = Token(
+            text=word.text, lemma=word.lemma, form=word.form, senses=(Sense(kind="number", value=word.text),),
+            start=word.start, end=word.end,
+        )  # fmt: skip
+    return word, 1
