@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -81,7 +82,7 @@ def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
         measures.append(Measure(quantity=quantity, value=value, text=match[0]))
         text = text.replace(match[0], " " * len(match[0]), 1)
     entries = _canonical() if plain else table()
-    words = [_word(part) for morpheme in _tokenizer().tokenize(text) for part in _parts(morpheme, entries)]
+    words = [part for morpheme in _tokenizer().tokenize(text) for part in _parts(morpheme, entries)]
     tokens: list[Token] = []
     position = 0
     while position < len(words):
@@ -91,16 +92,20 @@ def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
     return Lexical(language="ja", tokens=tuple(tokens), measures=tuple(measures))
 
 
-def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Any]:
-    """The morpheme, or its own parts when only they are known (ゴムボール). Blanks vanish."""
-    from sudachipy import SplitMode
-
-    if not morpheme.surface().strip(" \t　"):
+def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
+    """The morpheme, or two known words that it is made of (ゴムボール). Blanks vanish."""
+    word = _word(morpheme)
+    surface = word.text
+    if not surface.strip(" \t　"):
         return []
-    if morpheme.surface() in entries or morpheme.dictionary_form() in entries:
-        return [morpheme]
-    parts = list(morpheme.split(SplitMode.A))
-    return parts if len(parts) > 1 and any(part.dictionary_form() in entries for part in parts) else [morpheme]
+    if word.form == "punct" or surface in entries or word.lemma in entries:
+        return [word]
+    for cut in range(len(surface) - 1, 0, -1):
+        if surface[:cut] in entries and surface[cut:] in entries and len(surface) > 2:
+            middle = word.start + cut
+            first = replace(word, text=surface[:cut], lemma=surface[:cut], end=middle)
+            return [first, replace(word, text=surface[cut:], lemma=surface[cut:], start=middle)]
+    return [word]
 
 
 def _word(morpheme: Any) -> Token:
