@@ -33,6 +33,7 @@ class _Noun:
 
     determiner: str = ""
     count: int | None = None
+    ordinal: int | None = None
     vague: bool = False
     attributes: list[Attribute] = field(default_factory=list)
     alternatives: list[Attribute] = field(default_factory=list)
@@ -146,11 +147,13 @@ class Chunker:
         self._add("np", phrase=Phrase(id=self.num_phrases, **fields))
         self.num_phrases += 1
 
-    def _continues_noun(self, position: int) -> bool:
-        """A noun, or words that can only stand before one."""
+    def _continues_noun(self, position: int, *, one: bool = False) -> bool:
+        """A noun, or words that can only stand before one; ``one``: "one" counts as a noun."""
         token = self._at(position)
         if token is None or token.form == "punct":
             return False
+        if one and token.lemma == "one":
+            return True
         if token.has("noun", "thing", *ATTRIBUTES):
             return True
         return token.has("adjective", "filler", "number") and self._continues_noun(position + 1)
@@ -173,6 +176,7 @@ class Chunker:
             attributes=tuple(noun.attributes),
             alternatives=tuple(noun.alternatives),
             count=noun.count,
+            ordinal=noun.ordinal,
             vague=noun.vague,
             plural=noun.plural,
             determiner=noun.determiner,
@@ -228,7 +232,15 @@ class Chunker:
         if determiner and opens and not (token.text == "that" and self._relative_that(position)):
             noun.determiner = determiner if noun.determiner != "all" else "all"
             return position + 1
-        if token.lemma == "one" and not self._continues_noun(position + 1) and (noun.determiner or noun.attributes):
+        ordinal = token.value("ordinal")
+        if ordinal and noun.determiner == "the" and opens and self._continues_noun(position + 1, one=True):
+            noun.ordinal = int(ordinal)
+            return position + 1
+        if (
+            token.lemma == "one"
+            and not self._continues_noun(position + 1)
+            and (noun.determiner or noun.attributes or noun.ordinal)
+        ):
             noun.head, noun.plural = "one", token.form == "s"
             return position + 1
         if number and noun.count is None:

@@ -98,6 +98,11 @@ class Discourse:
         if not phrase.known and not self.free_nouns:
             self.lost.append(phrase.text)
             return []
+        if phrase.ordinal and self.anaphora:
+            fitting = [n for n, thing in self.things.items() if thing.fits(shape, {}) and thing.shows(attributes)]
+            index = phrase.ordinal - 1 if phrase.ordinal > 0 else -1
+            if fitting and index < len(fitting):
+                return [fitting[index]]
         if phrase.determiner != "a" and self.anaphora:
             found = self._mentioned(phrase, shape, attributes, avoid)
             if found:

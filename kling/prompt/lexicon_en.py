@@ -61,6 +61,17 @@ WORDS: dict[str, dict[str, str]] = {
         "100": "hundred|hundred of|dozens of",
         "1000": "thousand|thousand of|million|million of|infinite",
     },
+    "ordinal": {
+        "1": "first",
+        "2": "second",
+        "3": "third",
+        "4": "fourth",
+        "5": "fifth",
+        "6": "sixth",
+        "7": "seventh",
+        "8": "eighth",
+        "-1": "last",
+    },
     # A count that is only vaguely said; the semantic level takes the number and names a doubt.
     "vague": {"2": "some", "3": "several|few|a few|handful of", "5": "many|lot of|lots of|bunch of|plenty of"},
     "determiner": {

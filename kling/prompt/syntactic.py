@@ -26,6 +26,7 @@ class Phrase:
     vague: bool = False
     plural: bool = False
     determiner: str = ""  # a, the, all, ""
+    ordinal: int | None = None  # "the second ball": counted among those that fit, -1 is the last
     speed: str | None = None  # "a fast ball": said of what it does
     actions: tuple[str, ...] = ()  # "a spinning ball"
     place: str | None = None  # left, right, front, back of the picture
