@@ -72,7 +72,7 @@ class VideoConfig(_Request):
         default=None, description="sampling steps; overrides quality"
     )
     use_plan: bool = Field(default=True, description="decide what happens before drawing; false: text alone")
-    priority: Annotated[int, Field(ge=0, le=9)] = Field(5, description="9 goes first")
+    priority: Annotated[int, Field(ge=0, le=9)] = Field(default=5, description="9 goes first")
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
         default=None,
         description="seconds from now after which the video is of no use; the task then fails instead of running",

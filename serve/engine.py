@@ -211,7 +211,8 @@ class Engine:
             await self._report("loading" if self._group.lost else "ready")
 
     async def _report(self, status: str, detail: str = "") -> None:
-        pids = json.dumps(self._group.pids if hasattr(self, "_group") else [])
+        group = [pid for pid, _ in self._group.pids] if hasattr(self, "_group") else []
+        pids = json.dumps({"leader": os.getpid(), "ranks": group[:-1], "decoder": group[-1:]})
         await asyncio.to_thread(self._store.report_worker, self._name, status=status, detail=detail, pids=pids)
 
     # --- one task --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The computing of a replica's processes, without Ray: denoise as one of several ranks, decode, keep the sampler's state.
+"""The computing of a replica's processes, without Ray: denoise as one of several ranks, decode, keep states.
 
 With two ranks and guidance, rank 0 evaluates the prompt's branch and rank 1 the other (CFG parallel): they exchange
 velocities by gloo or NCCL and both combine them, so both hold the same state after every step. After each step all

@@ -10,6 +10,12 @@ from kling.errors import ConfigError, run_command
 # name: ("module:function taking the arguments after the name", what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("kling.client.commands:generate", "make a video on a running service"),
+    "get": ("kling.client.commands:get", "where a task is"),
+    "wait": ("kling.client.commands:wait", "wait until a task ends"),
+    "watch": ("kling.client.commands:watch", "every change of a task, as it happens"),
+    "cancel": ("kling.client.commands:cancel", "stop a task"),
+    "list": ("kling.client.commands:list_tasks", "your tasks"),
+    "batch": ("kling.client.batch:command", "thousands of requests from a file, resumable"),
     "sample": ("kling.sample:command", "make a video in this process, without a service"),
     "inspect": ("kling.model.inspect:command", "parameters, tokens, FLOPs and memory of a preset"),
     "import-weights": ("kling.model.import_weights:command", "start from Wan 2.1/2.2 weights in a folder"),

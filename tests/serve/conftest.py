@@ -1,0 +1,115 @@
+"""One service for all serving tests of a session: seeded tiny weights, two ranks, on the session's own cluster."""
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import torch
+
+from kling.client.client import Client
+from kling.client.retries import RetryPolicy
+from kling.model.checkpoint import save_part
+from kling.model.dit import DiT
+from kling.model.text import TextEncoder
+from kling.model.vae import VideoVAE
+from kling.presets import get_preset
+from kling.schema import API_PREFIX
+from serve.app import ServiceSettings
+from serve.keys import KeyStore, Limits, service_secret
+from serve.tasks import TaskStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A running service and the ways into it."""
+
+    url: str
+    state: str
+    key: str
+    store: TaskStore
+    keys: KeyStore
+
+    def client(self, **options) -> Client:
+        return Client(self.url, self.key, retry=RetryPolicy(max_tries=60, max_pause_s=2.0), **options)
+
+    def http(self, key: str | None = None) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {key or self.key}"}
+        return httpx.Client(base_url=self.url + API_PREFIX, headers=headers, timeout=60)
+
+    def new_key(self, *scopes: str, **limits) -> str:
+        made = self.keys.create(name="test", scopes=frozenset(scopes or ("generate", "read")), limits=Limits(**limits))
+        return made.bearer
+
+    def pids(self) -> dict:
+        """{"leader": pid, "ranks": [pid, pid], "decoder": [pid]} of the replica that is ready."""
+        return until(lambda: next((json.loads(w["pids"]) for w in self._ready()), None), 120)
+
+    def _ready(self) -> list:
+        alive = [w for w in self.store.workers(within_s=5) if w["status"] == "ready"]
+        return [w for w in alive if psutil.pid_exists(json.loads(w["pids"])["leader"])]
+
+
+def until(look, seconds: float):
+    """What ``look`` returns once it is true; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> str:
+    """Seeded networks of the tiny preset: noise to look at, but every computation is real."""
+    folder, preset = str(tmp_path_factory.mktemp("weights")), get_preset("tiny")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = {"dit": DiT(preset.dit), "vae": VideoVAE(preset.vae), "text": TextEncoder(preset.text)}
+    for name, module in parts.items():
+        save_part(folder, name, module, preset="tiny", note="seeded, untrained")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(ray_cluster, tiny_weights, tmp_path_factory):
+    """One replica of two ranks behind one ingress."""
+    from ray import serve as ray_serve
+
+    from serve.app import APP_NAME, graph
+
+    state, port = str(tmp_path_factory.mktemp("state")), free_port()
+    settings = ServiceSettings(preset="tiny", state=state, checkpoint=tiny_weights)
+    ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
+    ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/")
+    store = TaskStore(settings.database_url)
+    keys = KeyStore(store.engine, service_secret(state))
+    bearer = keys.create(name="tests", scopes=frozenset({"generate", "read"}), limits=Limits()).bearer
+    yield Service(url=f"http://127.0.0.1:{port}", state=state, key=bearer, store=store, keys=keys)
+    ray_serve.shutdown()
+
+
+def own_processes(name: str) -> list[psutil.Process]:
+    """Processes of this session's cluster with this in their title; never another's."""
+    found = []
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        try:
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+ROOT = Path(__file__).parent.parent.parent

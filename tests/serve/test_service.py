@@ -1,0 +1,195 @@
+"""The whole way of a task over HTTP, on a real replica."""
+
+import io
+import json
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from kling.media.video import read_frames
+from kling.schema import Task, VideoConfig
+
+from .conftest import Service, until
+
+pytestmark = pytest.mark.ray
+QUICK = VideoConfig(seed=1, steps=2)
+
+
+def test_a_task_goes_from_prompt_to_video(service: Service, tmp_path):
+    with service.client() as client:
+        seen: list[Task] = []
+        task = client.generate("a red ball bounces", config=VideoConfig(seed=1, steps=6))
+        assert task.status == "queued" and task.queue_position is not None and task.eta_s is not None
+        task = client.wait(task.task_id, on_change=seen.append)
+        assert task.status == "completed" and task.attempt == 1 and task.progress.fraction == 1.0
+        assert task.finished_at is not None and task.started_at is not None
+        assert task.created_at <= task.started_at <= task.finished_at
+        path = client.download(task.task_id, tmp_path / "x.mp4")
+        frames, fps = read_frames(path)
+        assert frames.shape == (17, 64, 64, 3) and fps == 8
+        assert task.result is not None and task.result.num_bytes == path.stat().st_size
+        thumbnail = cv2.imdecode(np.frombuffer(client.content(task.task_id, variant="thumbnail"), np.uint8), 1)
+        sheet = cv2.imdecode(np.frombuffer(client.content(task.task_id, variant="spritesheet"), np.uint8), 1)
+        assert thumbnail.shape == (64, 64, 3) and sheet.shape == (256, 256, 3)
+        assert not [name for name in tmp_path.iterdir() if name.suffix == ".part"]
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_runs_beside(service: Service):
+    with service.client() as client:
+        alone = client.wait(client.generate("a cube", config=VideoConfig(seed=5, steps=3)).task_id)
+        crowd = [client.generate("a cube", config=VideoConfig(seed=s, steps=3)) for s in (6, 5, 7)]
+        ended = [client.wait(task.task_id) for task in crowd]
+        results = [task.result.sha256 for task in ended if task.result]
+        assert alone.result is not None and results[1] == alone.result.sha256
+        assert len(set(results)) == 3
+
+
+def test_two_ranks_make_what_one_process_makes(service: Service, tiny_weights):
+    from kling.pipeline import Generation, build
+
+    pipeline = build("tiny", weights=tiny_weights)
+    wanted = pipeline.generate(Generation(prompt="a cone", seed=9, num_steps=2))
+    with service.client() as client:
+        task = client.wait(client.generate("a cone", config=VideoConfig(seed=9, steps=2)).task_id)
+        made, _ = read_frames(client.content(task.task_id))
+    # The file is lossy; noise of an untrained network compresses badly, so the bound is loose but far from chance.
+    assert np.abs(made.astype(int) - wanted.astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("form", ["mp4", "mjpeg", "sse", "raw"])
+def test_frames_stream_while_they_are_made_and_again_afterwards(service: Service, form: str):
+    with service.client() as client:
+        task = client.generate("a ball", config=QUICK)
+        live = b"".join(client.stream(task.task_id, format=form))
+        assert client.get(task.task_id).status in ("running", "completed")
+        client.wait(task.task_id)
+        late = b"".join(client.stream(task.task_id, format=form))
+    for data in (live, late):
+        assert _num_frames(data, form) == 17
+
+
+def _num_frames(data: bytes, form: str) -> int:
+    if form == "mp4":
+        with av.open(io.BytesIO(data)) as container:
+            return sum(1 for _ in container.decode(video=0))
+    if form == "mjpeg":
+        return data.count(b"Content-Type: image/jpeg")
+    if form == "sse":
+        return data.count(b"event: frame\n")
+    return len(data) // (64 * 64 * 3)
+
+
+def test_events_tell_every_stage_and_end_with_the_task(service: Service):
+    with service.client() as client:
+        task = client.generate("a ball", config=VideoConfig(seed=2, steps=8))
+        told = list(client.watch(task.task_id))
+    assert told[-1].status == "completed"
+    assert len(told) >= 2 and [t.progress.step for t in told] == sorted(t.progress.step for t in told)
+
+
+def test_cancelling_stops_a_running_task_within_a_step(service: Service):
+    with service.client() as client:
+        task = client.generate("a ball", config=VideoConfig(seed=3, steps=200))
+        until(lambda: client.get(task.task_id).progress.step >= 2, 60)
+        client.cancel(task.task_id)
+        ended = until(lambda: (t := client.get(task.task_id)).done and t, 30)
+        assert ended.status == "cancelled" and ended.progress.step < 150 and ended.result is None
+        after = client.wait(client.generate("a ball", config=QUICK).task_id)
+        assert after.status == "completed", "the replica works on after a cancel"
+
+
+def test_cancelling_a_waiting_task_and_deleting_ended_ones(service: Service):
+    with service.client() as client:
+        busy = client.generate("a ball", config=VideoConfig(seed=3, steps=60))
+        waiting = client.generate("a ball", config=QUICK)
+        assert client.cancel(waiting.task_id).status == "cancelled"
+        assert client.cancel(waiting.task_id).status == "cancelled", "cancelling twice is the same"
+        client.cancel(busy.task_id)
+        client.wait(busy.task_id)
+        for task_id in (busy.task_id, waiting.task_id):
+            client.delete(task_id)
+            client.delete(task_id)
+            assert task_id not in {task.task_id for task in client.list(limit=100).tasks}
+
+
+def test_an_idempotency_key_makes_one_task(service: Service):
+    with service.client() as client:
+        one = client.generate("a ball", config=QUICK, idempotency_key="k-1")
+        two = client.generate("a ball", config=QUICK, idempotency_key="k-1")
+        assert one.task_id == two.task_id
+    with service.http() as http:
+        other = http.post("/generate", json={"prompt": "another"}, headers={"Idempotency-Key": "k-1"})
+        assert other.status_code == 409 and other.json()["error"]["code"] == "idempotency_conflict"
+
+
+def test_what_is_smaller_than_asked_is_explained(service: Service):
+    with service.client() as client:
+        task = client.generate("a ball", config=VideoConfig(resolution="70x60", duration=1.9, steps=1))
+        assert {change.field for change in task.adjustments} == {"resolution", "duration"}
+        assert (task.granted.width_px, task.granted.height_px) == (64, 64)
+        huge = client.generate("a ball", config=VideoConfig(resolution="1920x1080", steps=50, duration=10))
+        assert any("would take" in c.reason or "memory" in c.reason for c in huge.adjustments)
+        client.cancel(huge.task_id)
+    with service.http() as http:
+        config = {"resolution": "1920x1080", "duration": 10, "allow_downgrade": False, "steps": 50}
+        answer = http.post("/generate", json={"prompt": "a ball", "config": config})
+        assert answer.status_code == 409 and answer.json()["error"]["code"] == "does_not_fit"
+
+
+def test_other_peoples_tasks_do_not_exist(service: Service):
+    with service.client() as client:
+        task = client.generate("a ball", config=QUICK)
+    with service.http(service.new_key()) as other:
+        for method, path in (
+            ("GET", "status"), ("GET", "content"), ("GET", "stream"), ("GET", "events"), ("POST", "cancel"),
+            ("DELETE", "tasks"),
+        ):  # fmt: skip
+            assert other.request(method, f"/{path}/{task.task_id}").status_code == 404
+        assert other.get("/tasks").json()["tasks"] == []
+
+
+def test_live_and_ready_need_no_key_and_other_routes_do(service: Service):
+    import httpx
+
+    assert httpx.get(f"{service.url}/live").json()["status"] == "live"
+    assert httpx.get(f"{service.url}/ready").json()["status"] == "ready"
+    answer = httpx.get(f"{service.url}/kling/v1.6/tasks")
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    with service.http(service.new_key("read")) as reader:
+        assert reader.get("/tasks").status_code == 200
+        assert reader.post("/generate", json={"prompt": "x"}).status_code == 403
+
+
+def test_quotas_warn_and_refuse(service: Service):
+    with service.http(service.new_key(hour_s=10.0)) as http:
+        codes = []
+        for _ in range(5):  # 2 s each: 20, 40, 60, 80 and then over 95 % of 10 s
+            answer = http.post("/generate", json={"prompt": "x", "config": {"steps": 1}})
+            codes.append(answer.status_code)
+            if len(codes) == 4:
+                assert "80%" in answer.headers["kling-quota-warning"]
+        assert codes == [202] * 4 + [429] and int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["code"] == "quota_exceeded"
+        usage = http.get("/usage").json()
+        assert usage["windows"][0]["used_s"] == 8.0 and usage["recommendations"]
+    with service.http(service.new_key(requests_per_minute=1)) as http:
+        codes = [http.post("/generate", json={"prompt": "x", "config": {"steps": 1}}).status_code for _ in range(4)]
+        assert 429 in codes and codes[0] == 202
+
+
+def test_pages_list_every_task_once(service: Service):
+    with service.http(service.new_key()) as http:
+        made = [
+            http.post("/generate", json={"prompt": "x", "config": {"steps": 1}}).json()["task_id"] for _ in range(5)
+        ]
+        listed, after = [], None
+        while True:
+            page = http.get("/tasks", params={"limit": 2, **({"after": after} if after else {})}).json()
+            listed += [task["task_id"] for task in page["tasks"]]
+            after = page["next_after"]
+            if after is None:
+                break
+        assert listed == made[::-1]
+        json.dumps(listed)
