@@ -81,7 +81,7 @@ def camera_flow(
     focal_0 = poses.focal(fov_0)[:, None, None]
     old_x = (0.5 + old[..., 0] / ahead * focal_0 / aspect) * width
     old_y = (0.5 + old[..., 1] / ahead * focal_0) * height
-    now_y, now_x = np.mgrid[0:height, 0:width] + 0.5
+    now_y, now_x = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
     flow = np.stack([now_x - old_x, now_y - old_y], axis=1)
     most = max(height, width)
     return np.where(seen[:, None], np.clip(flow, -most, most), 0.0)

@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 
 from kling.errors import InputError
+from kling.physics.laws import EVERY_LAW, Laws, repeal
 
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
@@ -87,14 +88,16 @@ def simulate(
     fps: float,
     gravity_m_s2: float = 9.81,
     pushes: tuple[Push, ...] = (),
+    laws: Laws = EVERY_LAW,
 ) -> Motion:
-    """Let the bodies move; states at i / fps seconds.
+    """Let the bodies move; states at i / fps seconds. ``laws`` can be left out one by one, for ablations.
 
     Raises:
         InputError: an unknown shape, two bodies of one name, a push of an unknown body, or an unstable scene.
     """
     _check(bodies, pushes)
     model = _compile(bodies, gravity_m_s2)
+    repeal(model, laws, dead_damping=2 * damping_ratio(0.0) * _CONTACT_RAD_S)
     data = mujoco.MjData(model)
     run = _Run(model, data, bodies, num_frames)
     held = [i for i, body in enumerate(bodies) if not body.fixed and body.release_s > 0]
