@@ -5,7 +5,7 @@ Whoever wants it computed otherwise (over several ranks: parallel.py) passes ano
 Queries and keys arrive normalised and rotated, so an implementation never needs positions, only the grid.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -45,7 +45,8 @@ class Reach:
     """Which frames a token of frame i sees: every token of each frame j that passes both tests.
 
     ``window`` w: |i - j| < w (w frames to each side, itself included). None: no limit.
-    ``chunk`` c: chunk(j) <= chunk(i), where chunk(i) = i // c counts absolute frames. None: the future is seen too.
+    ``chunk`` c: chunk(j) <= chunk(i), chunks of c absolute frames (the first has ``first_chunk``, if that is given).
+    None: the future is seen too.
 
     ``past`` is the number of frames of the keys that lie before the grid's first (from a roll-out's memory).
     """
@@ -53,7 +54,19 @@ class Reach:
     grid: Grid
     window: int | None = None
     chunk: int | None = None
+    first_chunk: int | None = None
     past: int = 0
+
+    def chunk_of(self, frame):
+        """The chunk of an absolute frame (an int or a tensor of them)."""
+        assert self.chunk is not None
+        return (frame + (self.chunk - self.first_chunk if self.first_chunk else 0)) // self.chunk
+
+    def chunk_end(self, frame: int) -> int:
+        """The first absolute frame after this frame's chunk."""
+        assert self.chunk is not None
+        late = self.chunk - self.first_chunk if self.first_chunk else 0
+        return (self.chunk_of(frame) + 1) * self.chunk - late
 
     def sees(self) -> Bool[Tensor, "i j"]:
         """The definition itself, frame by frame: queries of the grid x keys of the past and the grid."""
@@ -64,7 +77,7 @@ class Reach:
         if self.window is not None:
             allowed &= (i - j).abs() < self.window
         if self.chunk is not None:
-            allowed &= j // self.chunk <= i // self.chunk
+            allowed &= self.chunk_of(j) <= self.chunk_of(i)
         return allowed
 
 
@@ -80,18 +93,19 @@ class Attend(Protocol):
 
 @dataclass(kw_only=True)
 class Memory:
-    """Keys and values of the frames before the current chunk, of one layer."""
+    """Keys and values of the frames before the current chunk, of one layer.
 
-    keep_frames: int | None  # how many frames are kept; None: all
-    remember: bool = False  # whether the call's own keys and values are added
+    While a chunk is denoised it is only read. Once the chunk is clean, one more evaluation with ``remember`` set adds
+    its keys and values.
+    """
+
+    keep_frames: int | None  # how many frames are kept: those that a later frame can see; None: all
+    remember: bool = False
     keys: Tensor | None = None  # b l n d
     values: Tensor | None = None
 
     def extend(self, k: Heads, v: Heads, frame_tokens: int) -> tuple[Tensor, Tensor, int]:
-        """The remembered frames followed by these; and how many frames are remembered ones.
-
-        Frames that no later chunk can see are dropped after the call, so memory is bounded by the window.
-        """
+        """The remembered frames followed by these; and how many frames are remembered ones."""
         past = 0
         if self.keys is not None and self.values is not None:
             past = self.keys.shape[1] // frame_tokens
@@ -108,11 +122,15 @@ def attend(q: Heads, k: Heads, v: Heads, reach: Reach, memory: Memory | None = N
     """Self-attention of all tokens of the grid on this device, exact for every `Reach`."""
     if memory is not None:
         k, v, past = memory.extend(k, v, reach.grid.frame_tokens)
-        reach = Reach(grid=reach.grid, window=reach.window, chunk=reach.chunk, past=past)
+        reach = replace(reach, past=past)
     spans = visible_spans(reach)
     if len(spans) == 1 and spans[0][2:] == (0, reach.past + reach.grid.frames):
         return softmax_attention(q, k, v)
-    size = reach.grid.frame_tokens
+    return attend_spans(q, k, v, spans, reach.grid.frame_tokens)
+
+
+def attend_spans(q: Heads, k: Tensor, v: Tensor, spans: list[tuple[int, int, int, int]], size: int) -> Heads:
+    """Attention block by block: spans as `visible_spans` gives them, ``size`` tokens a frame. k, v: b l_k n d."""
     parts = []
     queries = q.split([(last - first) * size for first, last, _, _ in spans], dim=1)
     for query, (_, _, low, high) in zip(queries, spans, strict=True):
@@ -158,7 +176,7 @@ def visible_spans(reach: Reach) -> list[tuple[int, int, int, int]]:
         low = start if reach.window is None else max(start, frame - reach.window + 1)
         high = end if reach.window is None else min(end, frame + reach.window)
         if reach.chunk is not None:
-            high = min(high, (frame // reach.chunk + 1) * reach.chunk)
+            high = min(high, reach.chunk_end(frame))
         query, low, high = frame - origin, low - start, high - start
         if spans and spans[-1][2:] == (low, high):
             spans[-1] = (spans[-1][0], query + 1, low, high)
