@@ -2,28 +2,34 @@
 
 import numpy as np
 
+from data.playground import captions_en, captions_ja
+from data.playground.words import Chooser
 from kling.prompt.graph import SceneGraph
 from kling.scene.plan import Caption
 
+_COUNT = {"en": 3, "ja": 2}
+_GRAMMARS = {"en": captions_en, "ja": captions_ja}
+
 
 def captions(graph: SceneGraph, *, seed: int, split: str) -> tuple[Caption, ...]:
-    """Several paraphrases in both languages, drawn by seed."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0xCA97]))
-    del rng, split
-    return (Caption(text=plain(graph), language="en", family="plain"),)
+    """Paraphrases of different families in both languages, drawn by seed.
+
+    Families and words that are reserved never appear in the training split; in the other splits one caption of each
+    language is of a reserved family.
+    """
+    made = []
+    for language, grammar in _GRAMMARS.items():
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 0xCA97, len(made)]))
+        usual = [name for name in grammar.FAMILIES if name not in grammar.RESERVED]
+        names = [str(name) for name in rng.permutation(usual)[: _COUNT[language]]]
+        if split != "train":
+            names[0] = str(rng.choice(grammar.RESERVED))
+        for family in names:
+            made.append(Caption(text=say(graph, language, family, rng, split), language=language, family=family))
+    return tuple(made)
 
 
-def plain(graph: SceneGraph) -> str:
-    """One sentence after the other, in fixed words."""
-    names = {node.id: f"the {node.phrase}" for node in graph.objects}
-    parts = ["A scene with " + ", ".join(f"a {node.phrase}" for node in graph.objects)]
-    parts += [f"{names[r.subject]} is {r.kind.replace('_', ' ')} {names[r.object]}" for r in graph.relations]
-    for event in graph.events:
-        words = [names[event.agent], {"slow": "slowly", "fast": "quickly"}.get(event.speed or ""), event.action + "s"]
-        words += [f"with {names[event.patient]}" if event.patient else "", event.direction]
-        parts.append(" ".join(word for word in words if word))
-    parts += [" ".join(w for w in ("the camera", m.speed, m.kind, m.direction) if w) for m in graph.camera]
-    parts += [f"{kind} {value}" for kind, value in (("setting", graph.setting), ("lighting", graph.lighting)) if value]
-    if graph.gravity:
-        parts.append(f"gravity of {graph.gravity}")
-    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+def say(graph: SceneGraph, language: str, family: str, rng: np.random.Generator, split: str) -> str:
+    """One caption."""
+    grammar = _GRAMMARS[language]
+    return grammar.FAMILIES[family](grammar.Speaker(graph, Chooser(rng, split)))

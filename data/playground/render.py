@@ -87,8 +87,8 @@ class Renderer:
             self._model.tex_data[start : start + pixels.size] = pixels.ravel()
             self._mj.mjr_uploadTexture(self._model, self._context, texture)
             self._sky = sky
-        light = self._scene.lights[0]
-        self._scene.nlight = 1
+        self._scene.nlight = 2
+        light, fill = self._scene.lights[0], self._scene.lights[1]
         direction = np.array(lighting.direction) / np.linalg.norm(lighting.direction)
         light.type = self._mj.mjtLightType.mjLIGHT_DIRECTIONAL
         light.pos[:] = -direction * 8
@@ -96,10 +96,20 @@ class Renderer:
         light.castshadow = 1
         light.headlight = 0
         light.attenuation[:] = (1, 0, 0)
-        light.ambient[:] = np.array(lighting.ambient) * setting.light
+        light.ambient[:] = (0, 0, 0)
         light.diffuse[:] = np.array(lighting.diffuse) * setting.light
         light.specular[:] = (0.8, 0.8, 0.8)
         light.texid = -1
+        # The second light is everywhere, so that shadows are soft grey and not black: MuJoCo darkens by the first alone.
+        fill.type = self._mj.mjtLightType.mjLIGHT_DIRECTIONAL
+        fill.pos[:] = (0, -4, 8)
+        fill.dir[:] = (0.0, 0.6, -0.8)
+        fill.castshadow = fill.headlight = 0
+        fill.attenuation[:] = (1, 0, 0)
+        fill.ambient[:] = np.array(lighting.ambient) * setting.light
+        fill.diffuse[:] = np.array(lighting.ambient) * setting.light * 0.55
+        fill.specular[:] = (0, 0, 0)
+        fill.texid = -1
 
     def _place(self, plan: ScenePlan, track: SceneTrack, frame: int) -> None:
         self._scene.ngeom = 0
@@ -131,6 +141,8 @@ class Renderer:
         color = stage.COLORS.get(item.color or "", stage.UNSAID_COLOR)
         surface_name = item.material or item.finish or "matte"
         surface = stage.SURFACES[surface_name]
+        if item.proxy == "cone":  # a mesh has no size of its own
+            turn = turn * np.array([a, b, c])
         geom = self._add(kind, size, position, turn, (*color, 1.0))
         geom.matid = self._materials[surface.texture]
         geom.specular, geom.shininess = surface.specular, surface.shininess

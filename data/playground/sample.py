@@ -54,7 +54,6 @@ _THEN = {
     "slide": ("topple", "throw"),
 }
 _ZERO_G = ("throw", "spin", "stay", "collide")
-_STAYS_OUT = ("on",)
 
 
 def sample(seed: int, *, attempt: int = 0) -> SceneGraph:
@@ -100,13 +99,14 @@ def _draw(rng: np.random.Generator) -> SceneGraph:
     events, objects = _actors(rng, count, gravity)
     objects = _name(objects, rng)
     relations = _relations(rng, objects, events) if count > 1 else ()
+    setting = _maybe(rng, 0.7, SETTINGS)
     return SceneGraph(
         objects=tuple(objects),
         relations=relations,
         events=tuple(events),
         camera=_camera(rng),
-        setting=_maybe(rng, 0.7, SETTINGS),
-        lighting=_maybe(rng, 0.35, LIGHTINGS),
+        setting=setting,
+        lighting=_maybe(rng, 0.35, LIGHTINGS if setting != "night" else ("studio",)),
         gravity=gravity,
     )
 
@@ -189,7 +189,7 @@ def _look(node: ObjectNode) -> ObjectNode:
 
 
 def _name(objects: list[ObjectNode], rng) -> list[ObjectNode]:
-    """Change colors until two objects that are not twins differ in color or shape, so that words can tell them apart."""
+    """Change colors until objects that are not twins differ in color or shape: words must tell them apart."""
     renamed: dict[ObjectNode, str] = {}
     taken: set[tuple[str, str]] = set()
     for node in objects:

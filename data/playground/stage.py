@@ -52,17 +52,23 @@ class Setting:
     floor_reflectance: float = 0.0
 
 
+_RGB = tuple[float, float, float]
+
+
+def _setting(tone: _RGB, dark: _RGB, horizon: _RGB, zenith: _RGB, **more) -> Setting:
+    return Setting(floor=(tone, dark), horizon=horizon, zenith=zenith, **more)
+
+
 SETTINGS: dict[str, Setting] = {
-    "grass": Setting(floor=((0.30, 0.50, 0.18), (0.20, 0.38, 0.12)), horizon=(0.80, 0.90, 0.98), zenith=(0.35, 0.60, 0.92)),
-    "sand": Setting(floor=((0.86, 0.74, 0.50), (0.76, 0.62, 0.38)), horizon=(0.96, 0.90, 0.78), zenith=(0.50, 0.72, 0.92)),
-    "snow": Setting(floor=((0.94, 0.96, 1.00), (0.82, 0.87, 0.95)), horizon=(0.86, 0.90, 0.95), zenith=(0.62, 0.72, 0.86)),
-    "wood": Setting(
-        floor=((0.62, 0.40, 0.22), (0.48, 0.29, 0.15)), horizon=(0.86, 0.80, 0.70), zenith=(0.72, 0.64, 0.54),
-        floor_reflectance=0.08,
+    "grass": _setting((0.30, 0.50, 0.18), (0.20, 0.38, 0.12), (0.80, 0.90, 0.98), (0.35, 0.60, 0.92)),
+    "sand": _setting((0.82, 0.70, 0.46), (0.70, 0.57, 0.35), (0.96, 0.90, 0.78), (0.50, 0.72, 0.92)),
+    "snow": _setting((0.86, 0.89, 0.95), (0.70, 0.76, 0.86), (0.80, 0.86, 0.93), (0.55, 0.66, 0.82)),
+    "wood": _setting(
+        (0.62, 0.40, 0.22), (0.44, 0.26, 0.13), (0.86, 0.80, 0.70), (0.72, 0.64, 0.54), floor_reflectance=0.08
     ),
-    "night": Setting(floor=((0.20, 0.22, 0.32), (0.14, 0.15, 0.24)), horizon=(0.12, 0.13, 0.26), zenith=(0.02, 0.02, 0.08), light=0.75),
-    "studio": Setting(floor=((0.88, 0.88, 0.88), (0.80, 0.80, 0.80)), horizon=(0.93, 0.93, 0.93), zenith=(0.98, 0.98, 0.98)),
-}  # fmt: skip
+    "night": _setting((0.22, 0.24, 0.35), (0.13, 0.14, 0.24), (0.12, 0.13, 0.26), (0.02, 0.02, 0.08), light=0.8),
+    "studio": _setting((0.84, 0.84, 0.84), (0.68, 0.68, 0.68), (0.93, 0.93, 0.93), (0.98, 0.98, 0.98)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +82,16 @@ class Light:
 
 
 LIGHTINGS: dict[str, Light] = {
-    "studio": Light(direction=(0.35, 0.55, -1.0), diffuse=(0.62, 0.62, 0.62), ambient=(0.48, 0.48, 0.48), sky=(1.0, 1.0, 1.0)),
-    "daylight": Light(direction=(-0.7, 0.45, -0.9), diffuse=(0.92, 0.88, 0.78), ambient=(0.34, 0.37, 0.42), sky=(1.0, 1.0, 1.0)),
-    "dusk": Light(direction=(1.0, 0.35, -0.5), diffuse=(0.95, 0.50, 0.26), ambient=(0.34, 0.28, 0.38), sky=(1.0, 0.66, 0.56)),
-}  # fmt: skip
+    "studio": Light(
+        direction=(0.35, 0.55, -1.0), diffuse=(0.52, 0.52, 0.52), ambient=(0.42, 0.42, 0.42), sky=(1.0, 1.0, 1.0)
+    ),
+    "daylight": Light(
+        direction=(-0.7, 0.45, -0.9), diffuse=(0.72, 0.69, 0.62), ambient=(0.34, 0.36, 0.40), sky=(1.0, 1.0, 1.0)
+    ),
+    "dusk": Light(
+        direction=(0.9, 0.35, -0.6), diffuse=(0.80, 0.46, 0.26), ambient=(0.40, 0.33, 0.40), sky=(1.0, 0.66, 0.56)
+    ),
+}
 
 _FACE = 64
 
@@ -93,9 +105,7 @@ def object_texture(name: str) -> np.ndarray:
     y, x = np.mgrid[:_FACE, :_FACE] / _FACE
     faces = []
     for face in range(6):  # right, left, up, down, front, back
-        tone = np.full((_FACE, _FACE), 1.0 if face in (0, 1) else 0.62)
-        if face in (2, 3):
-            tone = np.where((x - 0.5) * (y - 0.5) > 0, 1.0, 0.62)
+        tone = np.full((_FACE, _FACE), (1.0, 1.0, 0.9, 0.9, 0.66, 0.66)[face])
         if name == "dots":
             tone = tone * np.where(((x * 5) % 1 - 0.5) ** 2 + ((y * 5) % 1 - 0.5) ** 2 < 0.08, 0.6, 0.95)
         elif name == "grain":

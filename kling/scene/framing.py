@@ -1,102 +1,89 @@
-"""From where a scene is seen: a camera that keeps it in frame, and the said moves around that view."""
+"""From where a scene is seen: how near its camera stands, and the said moves around that view (kling.camera)."""
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
-from kling.camera import poses
-from kling.prompt.graph import CameraMove
-from kling.scene.plan import CameraKey, PlannedCamera
+from kling.camera.choose import Framing, choose_camera, frame_scene
+from kling.camera.moves import Move
+from kling.prompt.graph import CAMERA_MOVES, CameraMove
+from kling.scene.plan import UNIT_QUAT, CameraKey, PlannedCamera
 
-_FOV_DEG = 42.0
-_FILL = 0.84  # share of the picture's half width that the scene may take
-_MIN_DISTANCE_M = 2.35
-_KEYS = 5
+_STAGE_M = (0.80, 0.95)  # a scene is shown at least so far to each side, and so high: one small ball is not a close-up
+# Share of the picture's height below which the smallest object's diameter must not fall, by number of objects: at 64
+# pixels 9, 7 and 5.5 pixels. A camera that cannot keep everything in the picture at that distance lets something leave.
+_SMALLEST = ((3, 0.15), (5, 0.12), (99, 0.09))
+
+# A camera that nobody looks through yet.
+UNPLACED = PlannedCamera(keys=(CameraKey(time_s=0.0, position_m=(0.0, -3.0, 1.0), quaternion=UNIT_QUAT, fov_y_deg=40.0),))
 
 
 def frame(
-    moves: tuple[CameraMove, ...],
-    starts: np.ndarray,
-    ends: np.ndarray,
-    radii: np.ndarray,
+    moves: Sequence[CameraMove],
+    position_m: Float[np.ndarray, "f k 3"],
+    radius_m: Float[np.ndarray, " k"],
     *,
     duration_s: float,
     aspect: float,
-    rng: np.random.Generator,
+    elevation_deg: float,
+    auto: bool = False,
 ) -> PlannedCamera:
     """A camera in front of the scene (it looks along +y in the first frame) that makes the moves.
 
     Args:
-        starts, ends: k 3, where objects start and roughly end.
-        radii: k.
+        position_m: where the objects are, over evenly spaced times of the whole clip.
+        auto: choose a move where none is said (otherwise the camera stands still).
     """
-    points = np.concatenate([starts, ends, starts * [1, 1, 0]]) if len(starts) else np.zeros((1, 3))
-    reach = np.concatenate([radii, radii, radii]) if len(radii) else np.zeros(1)
-    low, high = (points - reach[:, None]).min(axis=0), (points + reach[:, None]).max(axis=0)
-    target = (low + high) / 2
-    target[2] = max(target[2], 0.25)
-    elevation = math.radians(float(rng.uniform(13, 21)))
-    focal = float(poses.focal(_FOV_DEG))
-    back = np.array([0.0, -math.cos(elevation), math.sin(elevation)])
-    up = np.array([0.0, math.sin(elevation), math.cos(elevation)])
-    sideways = np.abs(points[:, 0] - target[0]) + reach
-    upwards = np.abs((points - target) @ up) + reach
-    nearer = (points - target) @ back  # how much nearer than the target
-    need = np.maximum(sideways * focal * 2 / aspect, upwards * focal * 2) / _FILL + nearer
-    distance = max(float(need.max()), _MIN_DISTANCE_M)
-    span = min(duration_s, 3.0) / 2.0
-    keys = [
-        _key(moves, u, duration_s * u, target, distance, elevation, span)
-        for u in np.linspace(0, 1, _KEYS if moves else 1)
-    ]
-    names = tuple(" ".join(part for part in (move.kind, move.direction) if part) for move in moves) or ("static",)
-    return PlannedCamera(moves=names, keys=tuple(keys))
-
-
-def _key(moves, u: float, time_s: float, target, distance: float, elevation: float, span: float) -> CameraKey:
-    """The camera at share ``u`` of the way."""
-    yaw = pitch = roll = azimuth = shift = rise = 0.0
-    scale, fov = 1.0, _FOV_DEG
-    for move in moves:
-        amount = {"slow": 0.6, "fast": 1.5}.get(move.speed or "", 1.0) * span
-        sign = -1.0 if move.direction in ("left", "down", "out") else 1.0
-        centered = u - 0.5
-        match move.kind:
-            case "pan":
-                yaw += sign * 26 * amount * centered
-            case "tilt":
-                pitch += sign * 20 * amount * centered
-            case "roll":
-                roll += sign * 26 * amount * u
-            case "orbit":
-                azimuth += sign * 50 * amount * u
-            case "crane":
-                rise += sign * 1.3 * amount * centered
-            case "zoom":
-                fov = float(poses.fov_y_deg(poses.focal(fov) * 1.75 ** (sign * amount * centered)))
-            case "dolly" if move.direction in ("left", "right"):
-                shift += sign * 0.9 * amount * centered
-            case "dolly":
-                scale *= 1.7 ** (-sign * amount * centered)
-    angle = math.radians(azimuth)
-    away = np.array(
-        [math.sin(angle) * math.cos(elevation), -math.cos(angle) * math.cos(elevation), math.sin(elevation)]
+    radii = np.asarray(radius_m, dtype=float)
+    if auto and not moves and len(radii):
+        return planned(choose_camera(position_m, radii, duration_s=duration_s, aspect=aspect))
+    share = next(share for most, share in _SMALLEST if len(radii) <= most)
+    if len(radii):
+        share *= float(radii.max() / radii.min())
+    found = frame_scene(
+        _with_stage(position_m, aspect),
+        np.concatenate([radii, np.full(3, 0.02)]),
+        [Move(kind=move.kind, direction=_direction(move), word=move.speed) for move in moves],
+        duration_s=duration_s,
+        aspect=aspect,
+        elevation_deg=elevation_deg,
+        smallest=min(share, 0.4),
     )
-    position = target + away * distance * scale
-    position[0] += shift
-    look = target + np.array([shift, 0.0, 0.0])
-    position[2] = max(position[2] + rise, 0.2)
-    quaternion = poses.look_at(position, look, roll_rad=math.radians(roll))
-    # Pan turns about the world's vertical, tilt about the camera's own right.
-    quaternion = poses.multiply(poses.about(np.array([0.0, 0.0, 1.0]), math.radians(-yaw)), quaternion)
-    quaternion = poses.multiply(quaternion, poses.about(np.array([1.0, 0.0, 0.0]), math.radians(pitch)))
-    return CameraKey(
-        time_s=round(float(time_s), 4),
-        position_m=_round(position),
-        quaternion=_round(quaternion),
-        fov_y_deg=round(fov, 4),
+    return planned(found)
+
+
+def planned(framing: Framing) -> PlannedCamera:
+    """The camera as a plan says it."""
+    keys = tuple(
+        CameraKey(
+            time_s=round(key.time_s, 5),
+            position_m=_round(key.position_m),
+            quaternion=_round(key.quaternion),
+            fov_y_deg=round(key.fov_y_deg, 5),
+        )
+        for key in framing.keys
     )
+    return PlannedCamera(moves=tuple(move.name for move in framing.moves) or ("static",), keys=keys)
 
 
-def _round(values) -> tuple:
+def _direction(move: CameraMove) -> str | None:
+    """The said direction, or the usual one of a move that was said without."""
+    known = CAMERA_MOVES.get(move.kind, (None,))
+    return move.direction if move.direction in known else known[0]
+
+
+def _with_stage(position_m: np.ndarray, aspect: float) -> np.ndarray:
+    """The trajectories and three still points that span the least stage, around the middle of the scene."""
+    frames = len(position_m)
+    middle = np.zeros(2)
+    if position_m.shape[1]:
+        flat = position_m[..., :2].reshape(-1, 2)
+        middle = (flat.min(axis=0) + flat.max(axis=0)) / 2
+    wide, high = _STAGE_M[0] * max(aspect, 1.0), _STAGE_M[1] / min(aspect, 1.0)
+    points = np.array([(middle[0] - wide, middle[1], 0.05), (middle[0] + wide, middle[1], 0.05), (*middle, high)])
+    return np.concatenate([position_m, np.broadcast_to(points, (frames, 3, 3))], axis=1)
+
+
+def _round(values: Sequence[float]) -> tuple:
     return tuple(round(float(value), 6) + 0.0 for value in values)

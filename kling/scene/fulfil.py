@@ -7,16 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from kling.prompt.graph import Event, Relation, SceneGraph
-from kling.scene.layout import lay_out
+from kling.scene.layout import compose
 from kling.scene.plan import ObjectTrack, ScenePlan, SceneTrack
-from kling.scene.simulate import simulate
+from kling.scene.simulate import camera_track, see
 
 _HEADING = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "toward": (0.0, -1.0), "away": (0.0, 1.0)}
 _ATTEMPTS = 8
 
 
 def decide(
-    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, attempts: int = _ATTEMPTS
+    graph: SceneGraph,
+    *,
+    seed: int,
+    duration_s: float,
+    fps: float,
+    aspect: float = 1.0,
+    attempts: int = _ATTEMPTS,
+    auto_camera: bool = False,
 ) -> tuple[ScenePlan, SceneTrack, tuple[str, ...]]:
     """Lay out and simulate until what the graph says happens; the best of ``attempts`` plans.
 
@@ -25,8 +32,11 @@ def decide(
     """
     best: tuple[ScenePlan, SceneTrack, tuple[str, ...]] | None = None
     for attempt in range(attempts):
-        plan = lay_out(graph, seed=seed * 1009 + attempt, duration_s=duration_s, fps=fps, aspect=aspect)
-        track = simulate(plan, aspect=aspect)
+        plan, motion = compose(
+            graph, seed=seed * 1009 + attempt, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera
+        )
+        camera = camera_track(plan.camera, num_frames=plan.num_frames, fps=fps)
+        track = see(plan, motion, camera, aspect=aspect)
         missing = unfulfilled(graph, plan, track)
         if best is None or len(missing) < len(best[2]):
             best = plan, track, missing
@@ -128,7 +138,7 @@ class _Scene:
         begin = starts.get((event.agent, event.action), 0.0)
         later = [e.start_s for e in self.plan.events if e.agent == event.agent and e.start_s > begin + 1e-6]
         frames = self.plan.num_frames
-        start = min(int(math.floor(begin * self.plan.fps + 1e-6)), frames - 2)
+        start = min(math.floor(begin * self.plan.fps + 1e-6), frames - 2)
         end = min(
             [math.ceil(s * self.plan.fps) + 1 for s in later] + [frames, start + math.ceil(3 * self.plan.fps) + 1]
         )
@@ -146,9 +156,9 @@ def _happens(event: Event, scene: _Scene) -> bool:
     if check is None or not check(window):
         return False
     # What begins later does not begin before: the agent is still until then.
-    if window.start > 1 and len([e for e in scene.plan.events if e.agent == event.agent]) == 1:
-        if not window.agent.still(0, window.start + 1):
-            return False
+    alone = sum(e.agent == event.agent for e in scene.plan.events) == 1
+    if window.start > 1 and alone and not window.agent.still(0, window.start + 1):
+        return False
     return window.agent.seen(window.start, min(window.end, window.start + max(4, (window.end - window.start) // 2)))
 
 

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from kling.physics.simulate import Motion
 from kling.prompt import knowledge
-from kling.prompt.graph import SHAPES, Event, ObjectNode, SceneGraph
+from kling.prompt.graph import LIGHTINGS, SETTINGS, SHAPES, Event, ObjectNode, SceneGraph
 from kling.scene import framing
-from kling.scene.motions import Start, start_of
+from kling.scene.motions import Start, at_rest, start_of
 from kling.scene.plan import Environment, PlannedEvent, PlannedObject, ScenePlan
+from kling.scene.simulate import move
 
 _TRIES = 6  # each a wider floor than the one before
 _CANDIDATES = 192
 _SAMPLES = 12  # moments at which paths are compared
 _GAP_M = 0.07
+# Bounding sphere over the diagonal of the half sizes.
+_ROUND = {"ball": 0.578, "cube": 1.0, "cylinder": 0.86, "capsule": 0.84, "cone": 0.84}
 
 
 @dataclass
@@ -42,14 +46,25 @@ class _Item:
         return float(np.hypot(self.half[0], self.half[1])) if self.proxy == "cube" else max(self.half)
 
 
-def lay_out(graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0) -> ScenePlan:
+def lay_out(
+    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, auto_camera: bool = False
+) -> ScenePlan:
     """Decide everything that the graph leaves open.
 
     Args:
         graph: any graph, also an empty one or one with names this world does not know.
         seed: what is unsaid is drawn from it.
         aspect: width over height of the picture.
+        auto_camera: choose a camera move where the graph says none; otherwise the camera stands still.
     """
+    plan, _ = compose(graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera)
+    return plan
+
+
+def compose(
+    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, auto_camera: bool = False
+) -> tuple[ScenePlan, Motion]:
+    """Like `lay_out`, with the motion that was simulated to place the camera."""
     rng = np.random.default_rng(np.random.SeedSequence([seed % 2**63, 0x51A9]))
     doubts: list[str] = []
     gravity = knowledge.GRAVITY_M_S2.get(graph.gravity or "earth", 9.81)
@@ -59,23 +74,21 @@ def lay_out(graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspe
     _attach(graph, items, index, doubts)
     planned = []
     for item in items:
+        if not item.events:
+            item.start = at_rest(item.proxy, rng)
         planned += _animate(item, items, index, begins, gravity, duration_s, rng, doubts)
     places = _place(graph, items, index, rng, doubts)
-    objects = tuple(_finish(item, items, places, i, gravity) for i, item in enumerate(items))
-    setting, lighting = graph.setting, graph.lighting
+    setting = _known(graph.setting, SETTINGS, doubts) or str(rng.choice(SETTINGS))
+    light = str(rng.choice(LIGHTINGS, p=[0.4, 0.45, 0.15])) if setting != "night" else "studio"  # no sun at night
     environment = Environment(
-        setting=setting or str(rng.choice(["grass", "sand", "snow", "wood", "night", "studio"])),
-        lighting=lighting or str(rng.choice(["studio", "daylight", "dusk"], p=[0.4, 0.45, 0.15])),
+        setting=setting,
+        lighting=_known(graph.lighting, LIGHTINGS, doubts) or light,
         gravity_m_s2=gravity,
     )
-    sketch = np.array([[*places[i], objects[i].position_m[2]] for i in range(len(items))]).reshape(-1, 3)
-    moved = sketch + np.array([[*item.start.travel_m, 0.0] for item in items]).reshape(-1, 3)
-    radii = np.array([max(item.half) for item in items])
-    camera = framing.frame(graph.camera, sketch, moved, radii, duration_s=duration_s, aspect=aspect, rng=rng)
-    return ScenePlan(
-        objects=objects,
+    plan = ScenePlan(
+        objects=tuple(_finish(item, items, places, i) for i, item in enumerate(items)),
         events=tuple(sorted(planned, key=lambda event: event.start_s)),
-        camera=camera,
+        camera=framing.UNPLACED,
         environment=environment,
         style=graph.style,
         duration_s=duration_s,
@@ -83,6 +96,24 @@ def lay_out(graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspe
         doubts=tuple(doubts),
         not_understood=graph.not_understood,
     )
+    motion = move(plan)
+    camera = framing.frame(
+        graph.camera,
+        motion.position_m,
+        np.array([float(np.linalg.norm(item.half)) * _ROUND[item.proxy] for item in items]),
+        duration_s=duration_s,
+        aspect=aspect,
+        elevation_deg=float(rng.uniform(12, 20)),
+        auto=auto_camera,
+    )
+    return plan.model_copy(update={"camera": camera}), motion
+
+
+def _known(name: str | None, names: tuple[str, ...], doubts: list[str]) -> str | None:
+    if name is not None and name not in names:
+        doubts.append(f"{name}: a place or light that this world does not have")
+        return None
+    return name
 
 
 def _items(graph: SceneGraph, doubts: list[str]) -> list[_Item]:
@@ -278,7 +309,7 @@ def _over(graph, index: dict[str, int], i: int, j: int) -> bool:
     )
 
 
-def _finish(item: _Item, items: list[_Item], places: np.ndarray, i: int, gravity: float) -> PlannedObject:
+def _finish(item: _Item, items: list[_Item], places: np.ndarray, i: int) -> PlannedObject:
     """The planned object at its place."""
     start = item.start
     ground = 0.0
