@@ -17,7 +17,8 @@ from .orders import Order
 
 # Width x height in pixels, largest first; upright ones are mirrored.
 LADDER: tuple[tuple[int, int], ...] = ((1920, 1080), (1280, 720), (1024, 576), (512, 512))
-_OWN_LADDER: dict[str, tuple[tuple[int, int], ...]] = {"tiny": ((256, 256), (128, 128), (96, 96), (64, 64))}
+# Sides of squares of the areas below it.
+_OWN_SIDES: dict[str, tuple[int, ...]] = {"tiny": (256, 128, 96, 64)}
 _QUALITY_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}
 _MIN_DURATION_S, _DURATION_STEP_S = 3.0, 2.0
 _MOVES = {
@@ -189,10 +190,13 @@ class Admission:
         """Down the ladder of sizes, then of durations at the smallest size."""
         unit = self.preset.vae.stride_px * self.preset.dit.patch[2]
         smallest = order
-        for rung in (*LADDER, *_OWN_LADDER.get(self.preset.name, ())):
-            width, height = (round(side / unit) * unit for side in rung)
-            if order.height_px > order.width_px:
-                width, height = height, width
+        upright = order.height_px > order.width_px
+        rungs = [rung[::-1] if upright else rung for rung in LADDER]
+        aspect = order.width_px / order.height_px
+        # Below the common ladder a preset's own sizes keep the shape that was asked for.
+        rungs += [(side * aspect**0.5, side / aspect**0.5) for side in _OWN_SIDES.get(self.preset.name, ())]
+        for rung in rungs:
+            width, height = (max(unit, round(side / unit) * unit) for side in rung)
             if width * height < order.width_px * order.height_px:
                 smallest = replace(order, width_px=width, height_px=height)
                 yield smallest

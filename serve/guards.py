@@ -1,10 +1,11 @@
-"""What stands before every route: keys and scopes, the size and pace of bodies, and one form for every error."""
+"""What stands before every route: keys and scopes, size and pace of bodies, and errors in the form of each API."""
 
 import asyncio
 import ipaddress
 import logging
 import math
 import socket
+import uuid
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -27,11 +28,14 @@ log = logging.getLogger("kling.serve")
 
 _BODY_TIMEOUT_S = 30.0  # a body that is not there by then is not worth a connection
 _bearer = HTTPBearer(auto_error=False, description="kling_... key, or a JWT (HS256) made with an access key pair")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+_OFFICIAL = tuple(f"/v1/videos/{kind}" for kind in ("text2video", "image2video", "video-extend"))
+# Codes of the Kling official format: by our code, else by HTTP status.
+_OFFICIAL_CODES = {"invalid": 1201, "unsupported": 1201, "invalid_body": 1200, "quota_exceeded": 1102}
+_OFFICIAL_STATUS = {400: 1200, 401: 1000, 403: 1103, 404: 1203, 409: 1201, 413: 1200, 429: 1302, 503: 5001}
 
 
-async def caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Key:
+async def caller(request: Request, credentials: Credentials) -> Key:
     """The key that the request carries. Raises NotAdmittedError (401)."""
     found = None
     if credentials is not None and len(credentials.credentials) <= 4096:
@@ -107,7 +111,8 @@ class Bodies:
                     return
                 received.append(message)
         if clock.cancelled_caught:
-            await _answer(408, "slow_body", "the request's body did not arrive in time")(scope, receive, send)
+            problem = ProblemBody(code="slow_body", message="the request's body did not arrive in time")
+            await _answer(scope["path"], 408, problem)(scope, receive, send)
             return
         waiting = iter(received)
 
@@ -120,7 +125,7 @@ class Bodies:
 
 async def _too_large(scope: Scope, receive: Receive, send: Send) -> None:
     message = f"bodies are at most {MAX_BODY_BYTES // 2**20} MiB"
-    await _answer(413, "too_large", message)(scope, receive, send)
+    await _answer(scope["path"], 413, ProblemBody(code="too_large", message=message))(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
@@ -129,52 +134,63 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NotAdmittedError)
     async def not_admitted(request: Request, error: NotAdmittedError) -> Response:
-        return _answer(error.status, error.code, error.what, field=error.field, retry_after_s=error.retry_after_s)
+        body = ProblemBody(code=error.code, message=error.what, field=error.field)
+        return _answer(request.url.path, error.status, body, retry_after_s=error.retry_after_s)
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
-        return _answer(429, error.code, error.message, retry_after_s=error.retry_after_s)
+        body = ProblemBody(code=error.code, message=error.message)
+        return _answer(request.url.path, 429, body, retry_after_s=error.retry_after_s)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        problems = [{"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors()]
+        problems = tuple({"field": _field(e["loc"]), "message": e["msg"]} for e in error.errors())
         first = problems[0]
         text = f"{first['field']}: {first['message']}"
-        return _answer(422, "invalid", text, field=first["field"], details=tuple(problems))
+        body = ProblemBody(code="invalid", message=text, field=first["field"], details=problems)
+        return _answer(request.url.path, 422, body)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        answer = _answer(error.status_code, "http", str(error.detail))
+        answer = _answer(request.url.path, error.status_code, ProblemBody(code="http", message=str(error.detail)))
         answer.headers.update(error.headers or {})
         return answer
 
     @app.exception_handler(KlingError)
     async def ours(request: Request, error: KlingError) -> Response:
         log.error("request failed", extra={"error": type(error).__name__, "path": request.url.path})
-        return _answer(503, "unavailable", "the service cannot do this now", retry_after_s=5.0)
+        body = ProblemBody(code="unavailable", message="the service cannot do this now")
+        return _answer(request.url.path, 503, body, retry_after_s=5.0)
 
     @app.exception_handler(sa.exc.OperationalError)
     async def database(request: Request, error: sa.exc.OperationalError) -> Response:
         log.error("database failed", extra={"error": str(error.orig), "path": request.url.path})
-        return _answer(503, "unavailable", "the database does not answer", retry_after_s=2.0)
+        body = ProblemBody(code="unavailable", message="the database does not answer")
+        return _answer(request.url.path, 503, body, retry_after_s=2.0)
 
 
-def _answer(
-    status: int,
-    code: str,
-    message: str,
-    *,
-    field: str | None = None,
-    details: tuple[dict, ...] = (),
-    retry_after_s: float = 0.0,
-) -> JSONResponse:
-    body = Problem(error=ProblemBody(code=code, message=message, field=field, details=details))
+def official_answer(request: Request, *, data: object) -> dict:
+    """A success in the Kling official form."""
+    return {"code": 0, "message": "SUCCEED", "request_id": uuid.uuid4().hex, "data": data}
+
+
+def _answer(path: str, status: int, problem: ProblemBody, *, retry_after_s: float = 0.0) -> JSONResponse:
+    """An error in the form of the API that the path belongs to."""
+    body: dict = Problem(error=problem).model_dump()
+    if path.startswith(_OFFICIAL):
+        code = _OFFICIAL_CODES.get(problem.code, _OFFICIAL_STATUS.get(status, 5000))
+        status = 400 if status in (409, 422) else status
+        body = {"code": code, "message": problem.message, "request_id": uuid.uuid4().hex}
+    elif path.startswith("/v1/videos"):
+        status = 400 if status == 422 else status
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        body = {"error": {"message": problem.message, "type": kind, "param": problem.field, "code": problem.code}}
     headers = {}
     if retry_after_s > 0:
         headers["Retry-After"] = str(math.ceil(retry_after_s))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body.model_dump(), status_code=status, headers=headers)
+    return JSONResponse(body, status_code=status, headers=headers)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -6,7 +6,9 @@ Several ingress replicas may run; all they share is the database and the state f
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -28,6 +30,7 @@ from .views import task_view
 
 log = logging.getLogger("kling.serve")
 
+_LINK_S = 3600
 WORKER_SEEN_S = 10.0  # a worker that was silent for so long does not count as ready
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,128}$"
 
@@ -49,7 +52,8 @@ class Desk:
     def __init__(self, settings: IngressSettings):
         self.settings = settings
         self.store = TaskStore(settings.database)
-        self.keys = KeyStore(self.store.engine, service_secret(settings.state))
+        self._secret = service_secret(settings.state)
+        self.keys = KeyStore(self.store.engine, self._secret)
         self.admission = Admission(preset=get_preset(settings.preset), max_task_s=settings.max_task_s)
         self.viewers = asyncio.Semaphore(settings.max_viewers)
 
@@ -60,7 +64,9 @@ class Desk:
                 return Calibration.from_json(worker["calibration"])
         return NOMINAL
 
-    def submit(self, key: Key, request: GenerateRequest, idempotency_key: str | None) -> "Submitted":
+    def submit(
+        self, key: Key, request: GenerateRequest, idempotency_key: str | None, parent: str | None = None
+    ) -> "Submitted":
         """Admit, charge and store a request, in one transaction: all of it or nothing.
 
         Raises:
@@ -88,6 +94,7 @@ class Desk:
             fingerprint=fingerprint,
             idempotency_key=idempotency_key,
             external_id=request.external_task_id,
+            parent=parent,
             callback_url=request.callback_url,
         )
         try:
@@ -116,6 +123,18 @@ class Desk:
     def view(self, row: sa.RowMapping) -> Task:
         ahead = self.store.ahead(row) if row["state"] == "queued" else None
         return task_view(row, ahead, self.settings.num_workers)
+
+    def signed_link(self, task_id: str) -> str:
+        """Path of a video for whoever holds it, for an hour: for players that cannot send a key."""
+        expires = int(time.time()) + _LINK_S
+        return f"/content/{task_id}?expires={expires}&signature={self._signature(task_id, expires)}"
+
+    def opened_by(self, task_id: str, expires: int, signature: str) -> bool:
+        wanted = self._signature(task_id, expires)
+        return expires > time.time() and hmac.compare_digest(wanted.encode(), signature.encode())
+
+    def _signature(self, task_id: str, expires: int) -> str:
+        return hmac.new(self._secret, f"link {task_id} {expires}".encode(), hashlib.sha256).hexdigest()
 
     def remove(self, row: sa.RowMapping) -> None:
         """Delete an ended task with its files. Raises NotAdmittedError (409) while it is not ended."""
@@ -206,9 +225,28 @@ async def delete(row: Owned, request: Request, key: Annotated[Key, Depends(guard
     await asyncio.to_thread(desk_of(request).remove, row)
 
 
+async def opened(
+    task_id: str,
+    request: Request,
+    credentials: guards.Credentials,
+    expires: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    signature: Annotated[str, Query(max_length=128)] = "",
+) -> sa.RowMapping:
+    """The task of a signed link, else the caller's own."""
+    desk = desk_of(request)
+    if signature and len(task_id) <= 128 and desk.opened_by(task_id, expires, signature):
+        row = await asyncio.to_thread(desk.store.get, task_id)
+        if row is not None:
+            return row
+    key = await guards.reader(await guards.caller(request, credentials))
+    return await owned(task_id, request, key)
+
+
 @api.get("/content/{task_id}", tags=["media"], response_class=Response)
 async def content(
-    row: Owned, request: Request, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
+    row: Annotated[sa.RowMapping, Depends(opened)],
+    request: Request,
+    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
 ) -> Response:
     """The finished video (mp4), or a JPEG of it."""
     return await video_response(desk_of(request), row, variant)
@@ -301,4 +339,9 @@ def build_api(settings: IngressSettings) -> FastAPI:
     guards.install(app)
     app.include_router(health)
     app.include_router(api)
+    # Imported here: both faces stand on this module. The official routes come first, their names look like video ids.
+    from . import official_face, openai_face
+
+    app.include_router(official_face.router)
+    app.include_router(openai_face.router)
     return app

@@ -60,6 +60,7 @@ TASKS = sa.Table(
     sa.Column("idempotency_key", sa.String(128)),
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("external_id", sa.String(128)),
+    sa.Column("parent", sa.String(40)),  # the task this one is a remix of
     sa.Column("callback_url", sa.Text),
     sa.Column("callback_state", sa.String(10)),  # due | done | given up
     sa.Column("callback_tries", sa.Integer, nullable=False, default=0),
@@ -100,6 +101,7 @@ class NewTask:
     fingerprint: str
     idempotency_key: str | None = None
     external_id: str | None = None
+    parent: str | None = None
     callback_url: str | None = None
 
 
