@@ -13,13 +13,14 @@ from . import config
 
 # stage: (its settings, "module:function taking (settings, preset)")
 STAGES = {
+    "dit": (config.TrainRun, "train.trainer:train_dit"),
     "vae": (config.VAERun, "train.vae:train_vae"),
 }
 
 
 def main(arguments: list[str]) -> None:
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    reader.add_argument("--stage", choices=STAGES, default="vae")
+    reader.add_argument("--stage", choices=STAGES, default="dit")
     chosen, rest = reader.parse_known_args(arguments)
     settings, where = STAGES[chosen.stage]
     run = tyro.cli(settings, args=rest, prog=f"python -m train [--stage {'|'.join(STAGES)}]")

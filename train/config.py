@@ -1,11 +1,91 @@
 """What a run is: typed, checked when made, written beside the output as run.json."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import tyro
 
 from kling.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Rectified flow: at which noise, and what is left out how often. Shares are of samples, or of steps where said."""
+
+    time_mean: float = 0.0  # of the logit-normal times
+    time_std: float = 1.0
+    shift: float | None = None  # of times towards noise; None: the preset's, which is made for its clip
+    low_noise_share: float = 0.15  # samples drawn from t < 0.4 instead, where shapes are decided
+    text_dropout: float = 0.1  # the empty prompt instead: the unconditional case of guidance
+    control_dropout: float = 0.35  # no painted plan: text-to-video without one has to stay good too
+    chunk_share: float = 0.25  # steps with a noise level a chunk and causal attention between chunks
+    chunk_frames: tuple[int, ...] = (1, 2)  # latent frames a chunk, one of these
+    first_frame_share: float = 0.2  # steps in which the first latent frame is given, clean
+
+    def __post_init__(self):
+        for name in ("low_noise_share", "text_dropout", "control_dropout", "chunk_share", "first_frame_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError("a share lies between 0 and 1", where=f"objective.{name}={getattr(self, name)}")
+        if not self.chunk_frames or min(self.chunk_frames) < 1:
+            raise ConfigError("chunks hold at least one latent frame", where=f"chunk_frames={self.chunk_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How weights are moved."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    warmup: int = 100  # steps
+    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
+
+    def __post_init__(self):
+        check_positive(self, "lr", "clip_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRun:
+    """Train the preset's DiT on a curated data set with Ray Train and DeepSpeed. Run it again to continue."""
+
+    preset: Annotated[str, tyro.conf.Positional]
+    data: str  # URI of a curated, encoded data set
+    out: str  # URI: weights/, checkpoints/, metrics.jsonl, run.json; an earlier run in it is continued
+    weights: str | None = None  # folder with parts vae and text that encoded the data; None: the packaged ones
+    start_from: str | None = None  # weights folder whose dit a new run starts from; None: random weights
+    steps: int = 1000
+    batch_size: int = 32  # clips a step over all ranks, at the preset's clip; larger buckets take fewer
+    num_workers: int = 2  # ranks; with GPUs, one a GPU
+    sequence_parallel: int = 1  # ranks that share one clip's tokens
+    zero_stage: Literal[0, 1, 2, 3] | None = None  # None: 2 on CPU and up to 2B parameters, 3 above
+    seed: int = 0
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: float = 0.999
+    checkpoint_every: int = 250  # steps; the last step always
+    keep_checkpoints: int = 2
+    validate_every: int = 250  # steps; 0: never
+    num_val: int = 64  # held-out clips of the validation loss
+    max_restarts: int = 3  # after lost ranks or nodes, in a row without a new checkpoint
+    cache: str | None = None  # local folder for the decoded shards; None: beside the output, or the temp folder
+    activation_checkpointing: Literal["none", "blocks"] = "none"
+
+    def __post_init__(self):
+        check_positive(
+            self, "steps", "batch_size", "num_workers", "sequence_parallel", "checkpoint_every", "keep_checkpoints"
+        )
+        if self.num_workers % self.sequence_parallel:
+            raise ConfigError(
+                "ranks do not divide into groups of one clip",
+                where=f"--num-workers {self.num_workers} --sequence-parallel {self.sequence_parallel}",
+                fix="Make the first a multiple of the second",
+            )
+
+    @property
+    def data_ranks(self) -> int:
+        """Ranks, or groups of ranks, that see different clips."""
+        return self.num_workers // self.sequence_parallel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .config import OptimizerConfig
+
 Schedule = Literal["constant", "cosine", "wsd"]
 
 
@@ -69,6 +71,14 @@ def split_for_muon(model: nn.Module, *, keep: Iterable[str] = ()) -> tuple[list[
         outside = param.squeeze().ndim < 2 or any(part in name for part in keep)
         (rest if outside else hidden).append(param)
     return hidden, rest
+
+
+def adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Fused AdamW; weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 def schedule(kind: Schedule, *, num_steps: int, warmup: int, floor: float = 0.05) -> Callable[[int], float]:

@@ -1,8 +1,8 @@
 """The VAE stage: clips in, a weights folder with a trained VAE and its latent statistics out. One process.
 
 The loss is L1 on pixels, L1 on spatial gradients at two scales (shape is what a small VAE loses first, and PSNR does
-not see it), and a small KL term. Kernels are moved by Muon, the rest by AdamW. Whole clips from the first step on: frames
-after the first have other statistics, and a VAE trained on crops does not learn them.
+not see it), and a small KL term. Kernels are moved by Muon, the rest by AdamW. Whole clips from the first step on:
+frames after the first have other statistics, and a VAE trained on crops does not learn them.
 """
 
 import json
@@ -53,7 +53,7 @@ def train_vae(run: VAERun, preset: Preset) -> Path:
         record["step_s"] = time.monotonic() - started
         if state.step % run.evaluate_every == 0 or state.step == run.steps:
             record |= state.evaluate(val, out / "samples")
-            _console.print(_line(state.step, run.steps, record))
+            _console.print(_line(state.step, run.steps, record), soft_wrap=True)
         _append(out / "metrics.jsonl", record)
         if time.monotonic() - saved > 60 * run.checkpoint_minutes:
             state.save(out / "checkpoints" / "vae.pt")
@@ -210,7 +210,7 @@ def clips_of(run: VAERun, step: int, num_clips: int) -> np.ndarray:
     orders = {
         e: np.random.default_rng((run.seed, e)).permutation(num_clips) for e in set((wanted // num_clips).tolist())
     }
-    return np.array([orders[i // num_clips][i % num_clips] for i in wanted])
+    return np.array([orders[i // num_clips][i % num_clips] for i in wanted.tolist()])
 
 
 def pixels(clips: np.ndarray, index) -> Video:

@@ -1,0 +1,175 @@
+"""A training run's own state: OUT/checkpoints/step-00001000/, complete when its complete.json is there.
+
+Every rank writes its part of the optimizer (DeepSpeed's files) and of the average; when all have, the first rank writes
+complete.json with every file's size. A kill at any moment leaves the last complete one as it was. Nobody else is asked
+which checkpoint is the latest: not Ray, not a file named `latest`.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from kling import storage
+from kling.errors import CheckpointError, StorageError
+
+from .ema import ShardedEMA
+from .ranks import Ranks
+from .watch import LossWatch
+
+_MARK = "complete.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is. ``data_step`` runs ahead of ``step`` by what was rolled back over."""
+
+    step: int = 0
+    data_step: int = 0
+    roll_backs: int = 0
+    watch: dict | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A complete checkpoint."""
+
+    uri: str
+    progress: Progress
+    num_ranks: int
+    zero_stage: int
+    files: dict[str, int]  # name: bytes
+
+
+def latest(out: str) -> Saved | None:
+    """The newest complete checkpoint whose files are all there with the right sizes."""
+    root = storage.join(out, "checkpoints")
+    if not storage.exists(root):
+        return None
+    files = storage.list_files(root)
+    for mark in sorted((f for f in files if f.endswith("/" + _MARK)), reverse=True):
+        raw = json.loads(storage.read_bytes(mark))
+        uri = mark[: -len(_MARK) - 1]
+        progress = Progress(**raw.pop("progress"))
+        saved = Saved(uri=uri, progress=progress, **raw)
+        if all(_size(storage.join(uri, name)) == size for name, size in saved.files.items()):
+            return saved
+        print(f"checkpoint {uri} is damaged (a file is missing or cut short): using the one before")
+    return None
+
+
+def save(
+    out: str, engine, ema: ShardedEMA, progress: Progress, ranks: Ranks, *, scratch: Path, zero_stage: int, keep: int
+) -> str:
+    """Write a checkpoint; all ranks call it. Returns its URI.
+
+    Raises:
+        StorageError: some rank has not enough space; nothing was written, on any rank.
+    """
+    name = f"step-{progress.step:08d}"
+    uri = storage.join(out, "checkpoints", name)
+    local = Path(uri) if storage.is_local(uri) else scratch / "upload" / name
+    _check_space(local.parent, engine, ranks)
+    if ranks.local_rank == 0:
+        shutil.rmtree(local, ignore_errors=True)  # what a killed attempt left
+        local.mkdir(parents=True, exist_ok=True)
+    ranks.barrier()
+    engine.save_checkpoint(str(local), tag="zero", save_latest=False)
+    torch.save(ema.shadow, local / f"ema-{ranks.rank:05d}.pt")
+    ranks.barrier()
+    if not storage.is_local(uri):
+        if ranks.local_rank == 0:
+            fs, path = storage.resolve(uri)
+            fs.put(str(local) + "/", path, recursive=True)
+            shutil.rmtree(local)
+        ranks.barrier()
+    if ranks.rank == 0:
+        files = {f[len(uri) + 1 :]: _size(f) for f in storage.list_files(uri)}
+        content = {"progress": asdict(progress), "num_ranks": ranks.world, "zero_stage": zero_stage, "files": files}
+        storage.write_bytes(storage.join(uri, _MARK), json.dumps(content).encode())
+        _forget(out, keep)
+    ranks.barrier()
+    return uri
+
+
+def load(saved: Saved, engine, ema: ShardedEMA, watch: LossWatch, ranks: Ranks, *, scratch: Path) -> Progress:
+    """Fill engine, average and watch, all ranks together. Another number of ranks than wrote it is fine."""
+    local = _fetch(saved, ranks, scratch)
+    tag = "zero"
+    if saved.num_ranks != ranks.world:
+        tag = "universal"
+        _convert(local, ranks)
+    engine._config.load_universal_checkpoint = tag == "universal"
+    engine.load_checkpoint(str(local), tag=tag)
+    parts = [torch.load(local / f"ema-{r:05d}.pt", weights_only=True) for r in range(saved.num_ranks)]
+    whole = {name: torch.cat([part[name] for part in parts]) for name in ema.shadow}
+    ema.load(whole)
+    if saved.progress.watch:
+        watch.load(saved.progress.watch)
+    return saved.progress
+
+
+def _convert(local: Path, ranks: Ranks) -> None:
+    """DeepSpeed's universal format: one folder a parameter, which any number of ranks can read."""
+    if ranks.local_rank == 0 and not (local / "universal").exists():
+        module = "deepspeed.checkpoint.ds_to_universal"
+        arguments = ["--input_folder", local / "zero", "--output_folder", local / "universal.part"]
+        workers = ["--num_extract_workers", 1, "--num_merge_workers", 1, "--inject_missing_state"]
+        command = [sys.executable, "-m", module, *map(str, arguments + workers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CheckpointError(
+                "the checkpoint cannot be cut for another number of ranks",
+                where=str(local),
+                fix=f"Continue on the same number. DeepSpeed said: {done.stderr[-300:]}",
+            )
+        (local / "universal.part").rename(local / "universal")
+    ranks.barrier()
+
+
+def _fetch(saved: Saved, ranks: Ranks, scratch: Path) -> Path:
+    """The checkpoint as a local folder; one rank of each node brings it."""
+    if storage.is_local(saved.uri):
+        return Path(saved.uri)
+    local = scratch / "download" / saved.uri.rsplit("/", 1)[1]
+    if ranks.local_rank == 0:
+        shutil.rmtree(local, ignore_errors=True)
+        fs, path = storage.resolve(saved.uri)
+        fs.get(path.rstrip("/") + "/", str(local) + "/", recursive=True)
+    ranks.barrier()
+    return local
+
+
+def _check_space(folder: Path, engine, ranks: Ranks) -> None:
+    """Parameters, two moments and the average in float32, over ranks; and a tenth more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = sum(getattr(p, "ds_numel", p.numel()) for p in engine.module.parameters())
+    needed = int(1.1 * 4 * 5 * size)
+    free = shutil.disk_usage(folder).free
+    if ranks.any(free < needed):
+        raise StorageError(
+            f"no space for a checkpoint: {needed / 2**20:.0f} MiB needed, {free / 2**20:.0f} free",
+            where=str(folder),
+            fix="Free some space; the last complete checkpoint is untouched",
+        )
+
+
+def _forget(out: str, keep: int) -> None:
+    """Delete all but the newest complete checkpoints, and incomplete ones older than them."""
+    root = storage.join(out, "checkpoints")
+    files = storage.list_files(root)
+    names = sorted({f[len(root) + 1 :].split("/")[0] for f in files if "/step-" in f})
+    complete = [n for n in names if storage.join(root, n, _MARK) in files]
+    fs, path = storage.resolve(root)
+    for name in names:
+        if name not in complete[-keep:] and name < complete[-1]:
+            fs.rm(f"{path}/{name}", recursive=True)
+
+
+def _size(uri: str) -> int:
+    fs, path = storage.resolve(uri)
+    return int(fs.size(path)) if fs.exists(path) else -1
