@@ -42,11 +42,39 @@ class BuiltPrompt:
     negative_prompt: str
 
 
-_PREPOSITIONS = ("in", "on", "at", "by", "under", "during", "before", "after", "inside", "near", "beside", "above", "below",
-                 "behind", "to", "next", "between", "with", "across", "over", "along", "from", "through", "against",
-                 "around", "within")  # fmt: skip
-_SENTENCE_OPENERS = ("the", "a", "an", "then", "first", "both", "it", "they", "there", "finally", "two", "three", "four",
-                     "at the same time")  # fmt: skip
+_PREPOSITIONS = tuple(
+    [
+        "in",
+        "on",
+        "at",
+        "by",
+        "under",
+        "during",
+        "before",
+        "after",
+        "inside",
+        "near",
+        "beside",
+        "above",
+        "below",
+        "behind",
+        "to",
+        "next",
+        "between",
+        "with",
+        "across",
+        "over",
+        "along",
+        "from",
+        "through",
+        "against",
+        "around",
+        "within",
+    ]
+)
+_SENTENCE_OPENERS = tuple(
+    ["the", "a", "an", "then", "first", "both", "it", "they", "there", "finally", "two", "three", "four"]
+)
 
 
 def build(parts: PromptFields) -> BuiltPrompt:
@@ -111,7 +139,7 @@ def _is_sentence(value: str) -> bool:
 
 
 def _scene(clean: dict[str, str]) -> list[str]:
-    """Subject, what it does, where it is, when: one sentence when the fields are phrases, several when they are sentences."""
+    """Subject, what it does, where, when: one sentence of phrases, or several when fields are sentences themselves."""
     subject, position, action = clean["subject"], clean["position"], clean["action"]
     where = _joined(
         _with_preposition(clean["environment"], "in"), _with_preposition(clean["time"], "at"),
@@ -144,20 +172,61 @@ def _camera(clean: dict[str, str]) -> str:
 
 _NUMBERS = ("", "a", "two", "three", "four", "five", "six", "seven", "eight")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-_DOES = {"fall": "falls", "bounce": "bounces", "roll": "rolls", "slide": "slides", "throw": "is thrown", "spin": "spins",
-         "swing": "swings", "topple": "topples over", "collide": "hits", "stay": "stays still"}  # fmt: skip
-_WHERE_TO = {"left": "to the left", "right": "to the right", "toward": "toward the camera", "away": "away from the camera",
-             "up": "upward", "down": "downward"}  # fmt: skip
+_DOES = {
+    "fall": "falls",
+    "bounce": "bounces",
+    "roll": "rolls",
+    "slide": "slides",
+    "throw": "is thrown",
+    "spin": "spins",
+    "swing": "swings",
+    "topple": "topples over",
+    "collide": "hits",
+    "stay": "stays still",
+}
+_WHERE_TO = {
+    "left": "to the left",
+    "right": "to the right",
+    "toward": "toward the camera",
+    "away": "away from the camera",
+    "up": "upward",
+    "down": "downward",
+}
 _SPEED = {"slow": "slowly", "fast": "quickly"}
-_STANDS = {"left_of": "to the left of", "right_of": "to the right of", "in_front_of": "in front of", "behind": "behind",
-           "on": "on top of", "above": "above", "near": "next to"}  # fmt: skip
-_SETTING = {"grass": "on grass", "sand": "on sand", "snow": "in the snow", "wood": "on a wooden floor", "night": "at night",
-            "studio": "in a studio"}  # fmt: skip
+_STANDS = {
+    "left_of": "to the left of",
+    "right_of": "to the right of",
+    "in_front_of": "in front of",
+    "behind": "behind",
+    "on": "on top of",
+    "above": "above",
+    "near": "next to",
+}
+_SETTING = {
+    "grass": "on grass",
+    "sand": "on sand",
+    "snow": "in the snow",
+    "wood": "on a wooden floor",
+    "night": "at night",
+    "studio": "in a studio",
+}
 _LIGHT = {"studio": "studio lighting", "daylight": "bright daylight", "dusk": "dusk light"}
-_GRAVITY = {"earth": "under normal gravity", "moon": "under lunar gravity", "mars": "under martian gravity",
-            "zero": "in zero gravity"}  # fmt: skip
-_CAMERA = {"static": "stays still", "dolly": "dollies", "pan": "pans", "tilt": "tilts", "zoom": "zooms", "orbit": "orbits",
-           "crane": "cranes", "roll": "rolls"}  # fmt: skip
+_GRAVITY = {
+    "earth": "under normal gravity",
+    "moon": "under lunar gravity",
+    "mars": "under martian gravity",
+    "zero": "in zero gravity",
+}
+_CAMERA = {
+    "static": "stays still",
+    "dolly": "dollies",
+    "pan": "pans",
+    "tilt": "tilts",
+    "zoom": "zooms",
+    "orbit": "orbits",
+    "crane": "cranes",
+    "roll": "rolls",
+}
 
 
 def from_graph(graph: SceneGraph) -> PromptFields:

@@ -113,9 +113,8 @@ class Chunker:
             and following
             and following.has("noun", "thing")
             and token.lemma in ("snow", "studio")
-        ):
-            if following.has("thing"):
-                return None
+        ) and following.has("thing"):
+            return None
         for skipped in self.tokens[start:position]:
             if skipped.has("adjective"):
                 self._lose(skipped)
@@ -281,10 +280,11 @@ class Chunker:
         if token.form == "poss":  # "a child's ball"
             return position + 1
         following = self._at(position + 1)
-        if following is not None and following.form != "punct" and following.has("noun", "thing"):
-            if not following.has("verb", "color", "relation") or following.has("noun"):
-                noun.skipped.append(token.text)  # a compound no lexicon knows: "garden gnome"
-                return position + 1
+        if following is not None and (
+            following.has("noun") or (following.has("thing") and not following.has("verb", "color", "relation"))
+        ):
+            noun.skipped.append(token.text)  # a compound no lexicon knows: "garden gnome"
+            return position + 1
         if token.has("verb", "move") and not (noun.determiner or noun.attributes or noun.count):
             return None
         noun.head = word
@@ -351,8 +351,7 @@ class Chunker:
         if (
             following is None
             or following.has("determiner", "number")
-            or following.has("noun", "thing")
-            and not (following.has(*ATTRIBUTES))
+            or (following.has("noun", "thing") and not (following.has(*ATTRIBUTES)))
         ):
             return None
         if token.text in (",", "and", "but") and (following.has(*ATTRIBUTES) or self._very(position + 1)):
@@ -446,9 +445,18 @@ class Chunker:
     # --- function words ----------------------------------------------------------------------------------------
 
     _KINDS = (
-        "order", "subordinator", "relative", "place", "direction", "relation", "path", "conjunction", "negation", "speed",
+        "order",
+        "subordinator",
+        "relative",
+        "place",
+        "direction",
+        "relation",
+        "path",
+        "conjunction",
+        "negation",
+        "speed",
         "still",
-    )  # fmt: skip
+    )
 
     def _function(self, position: int) -> int | None:
         token = self.tokens[position]

@@ -107,8 +107,10 @@ class Discourse:
             found = self._mentioned(phrase, shape, attributes, avoid)
             if found:
                 return found
-        if not shape and phrase.kind == "elliptic" and not attributes and not phrase.count:
-            return []
+        if (
+            not shape and phrase.kind == "elliptic" and not attributes
+        ):  # "seven objects": the list that follows says which
+            return self.last_group[:1] if phrase.count == 1 and self.anaphora else []
         return self._introduce(phrase, shape, attributes)
 
     def _attributes(self, phrase: Phrase) -> dict[str, str]:

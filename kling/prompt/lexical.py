@@ -7,10 +7,9 @@ Nothing is decided here: a word keeps every meaning it can have ("roll": an acti
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
-from kling.prompt import graph as vocabulary
 from kling.prompt.lexicon_en import IRREGULAR, UNITS, WORDS
 from kling.prompt.nouns import NOUNS
 
@@ -267,7 +266,7 @@ def _longest(words: list[Token], position: int) -> tuple[Token, int]:
                     text=" ".join(surfaces),
                     lemma=" ".join(key),
                     form=head.form if part[-1].form != "poss" else "poss",
-                    senses=_with_number(senses),
+                    senses=senses,
                     start=part[0].start,
                     end=part[-1].end,
                     capital=part[0].capital,
@@ -277,20 +276,12 @@ def _longest(words: list[Token], position: int) -> tuple[Token, int]:
     word = words[position]
     if word.text.replace(".", "").replace(",", "").isdigit():
         number = Sense(kind="number", value=word.text)
-        return Token(**{**_fields(word), "senses": (number,)}), 1
+        return replace(word, senses=(number,)), 1
     return word, 1
 
 
-def _with_number(senses: tuple[Sense, ...]) -> tuple[Sense, ...]:
-    return senses
-
-
-def _fields(token: Token) -> dict:
-    return {name: getattr(token, name) for name in token.__dataclass_fields__}
-
-
 def _plain_token(word: Token) -> Token:
-    return Token(**{**_fields(word), "senses": _canonical().get(word.text, ())})
+    return replace(word, senses=_canonical().get(word.text, ()))
 
 
 def detect_language(prompt: str) -> str:
@@ -298,11 +289,3 @@ def detect_language(prompt: str) -> str:
     letters = [c for c in prompt if c.isalpha()]
     japanese = sum(1 for c in letters if "぀" <= c <= "ヿ" or "一" <= c <= "鿿" or "ｦ" <= c <= "ﾟ")
     return "ja" if letters and japanese >= 0.2 * len(letters) else "en"
-
-
-GRAPH_VALUES = {
-    "color": vocabulary.COLORS,
-    "size": vocabulary.SIZES,
-    "material": vocabulary.MATERIALS,
-    "finish": vocabulary.FINISHES,
-}

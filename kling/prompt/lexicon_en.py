@@ -97,28 +97,29 @@ WORDS: dict[str, dict[str, str]] = {
         "roll": "roll|trundle|roll along",
         "slide": "slide|glide|skid|slip|slide to a stop|skate|slide to a halt|slither",
         "throw": "throw|toss|fling|hurl|launch|lob|pitch|shoot into|fly|soar|catapult",
-        "spin": "spin|rotate|twirl|whirl|revolve|spin around|rotate around|turn around|spin on the spot|turn in place"
-        "|rotate in place|spin in place|pirouette|gyrate",
-        "swing": "swing|sway|oscillate|dangle|swing back and forth|swing to and fro|swing like a pendulum|swing from side"
-        " to side|sway back and forth",
+        "spin": "spin|rotate|twirl|whirl|revolve|spin around|rotate around|turn around|spin on the spot"
+        "|turn in place|rotate in place|spin in place|pirouette|gyrate",
+        "swing": "swing|sway|oscillate|dangle|swing back and forth|swing to and fro|swing like a pendulum"
+        "|swing from side to side|sway back and forth",
         "topple": "topple|topple over|tip over|fall over|keel over|tumble over|overturn|tip|collapse|flip over"
         "|fall on its side|lose its balance|lose balance|go over",
-        "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|knock|run into|smack|nudge|tap|impact|bash|meet"
-        "|knock into|make contact",
+        "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|knock|run into|smack|nudge|tap|impact|bash"
+        "|meet|knock into|make contact",
         "knock over": "knock over|knock down|bowl over|push over|knock off balance|send over",
-        "stay": "stay still|remain still|stay|remain|keep still|stand still|sit still|lie still|hold still|do not move"
-        "|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless|stay where it be"
-        "|remain at rest|stay at rest|remain stationary|stay stationary|be at rest|rest motionless|start still",
-        "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move|come to a complete"
-        " stop|stand still again",
+        "stay": "stay still|remain still|stay|remain|keep still|stand still|sit still|lie still|hold still"
+        "|do not move|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless"
+        "|stay where it be|remain at rest|stay at rest|remain stationary|stay stationary|be at rest|rest motionless"
+        "|start still",
+        "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
+        "|come to a complete stop|stand still again",
         "posture": "sit|stand|rest|lie|wait|park|perch|be rest",
         "move": "move|travel|go|drive|come|head|proceed|advance|enter|cross|cruise|move along|wander|drift",
         "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot",
         "push": "push|kick|shove|flick|pull|drag",
-        "make": "make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film|imagine|draw"
-        "|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set|position|locate"
-        "|arrange|find|line up|capture|need|reveal|frame",
-        "be": "be|exist",
+        "make": "make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film|imagine"
+        "|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set|position"
+        "|locate|arrange|find|line up|capture|need|reveal|frame",
+        "be": "be|exist|happen|occur|take place",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
     },
@@ -180,14 +181,15 @@ WORDS: dict[str, dict[str, str]] = {
         "over": "over|around|round|about",
     },
     "speed": {
-        "slow": "slow|slowly|gently|lazily|gentle|leisurely|unhurriedly|gradually|at low speed|at a slow pace|sluggishly"
-        "|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow",
+        "slow": "slow|slowly|gently|lazily|gentle|leisurely|unhurriedly|gradually|at low speed|at a slow pace"
+        "|sluggishly|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow",
         "fast": "fast|quick|quickly|rapidly|rapid|swift|swiftly|at high speed|at great speed|speedily|faster|whip"
         "|at full speed|speedy|with speed|speeding|at a high speed|hard|briskly|at speed|abruptly",
     },
     "order": {
         "then": "then|and then|next|afterwards|afterward|after that|subsequently|later|after which|finally|at last"
-        "|lastly|in the end|and finally|eventually|only then|thereafter|second|third|before finally|in turn|followed by",
+        "|lastly|in the end|and finally|eventually|only then|thereafter|second|third|before finally|in turn"
+        "|followed by",
         "first": "first|at first|firstly|initially|to begin with|in the beginning|to start with",
         "same": "at the same time|simultaneously|at once|meanwhile|in the meantime|in unison|in parallel",
     },
@@ -206,18 +208,19 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "camera": {"camera": "camera|cam|lens|viewpoint|point of view|camera view|drone|the view|our view"},
     "move": {  # what a camera does; also as a noun or tag: "slow zoom in"
-        "static": "static shot|static camera|locked off|locked down|locked off shot|tripod shot|fixed camera|still camera"
-        "|no camera movement|no camera motion|without camera movement|fixed shot|static|fixed|locked|stationary camera"
-        "|steady shot|camera fixed|without any camera movement|unmoving camera|static view|motionless camera"
-        "|locked off camera|without camera motion|still shot|stationary shot|no camera move|steady camera|tripod",
-        "dolly in": "dolly in|push in|dolly forward|track in|dolly in shot|push forward|dolly closer|track forward|approach"
-        "|dolly toward|push toward|creep in",
-        "dolly out": "dolly out|pull back|pull out|dolly back|dolly backward|track out|pull away|track back|dolly backwards"
-        "|back away|dolly away|retreat|back up",
+        "static": "static shot|static camera|locked off|locked down|locked off shot|tripod shot|fixed camera"
+        "|still camera|no camera movement|no camera motion|without camera movement|fixed shot|static|fixed|locked"
+        "|stationary camera|steady shot|camera fixed|without any camera movement|unmoving camera|static view"
+        "|motionless camera|locked off camera|without camera motion|still shot|stationary shot|no camera move"
+        "|steady camera|tripod",
+        "dolly in": "dolly in|push in|dolly forward|track in|dolly in shot|push forward|dolly closer|track forward"
+        "|approach|dolly toward|push toward|creep in",
+        "dolly out": "dolly out|pull back|pull out|dolly back|dolly backward|track out|pull away|track back"
+        "|dolly backwards|back away|dolly away|retreat|back up",
         "dolly left": "dolly left|truck left|track left|dolly to the left|truck to the left|tracking shot left"
         "|track to the left|tracking shot to the left|truck leftward",
-        "dolly right": "dolly right|truck right|track right|dolly to the right|truck to the right|tracking shot right"
-        "|track to the right|tracking shot to the right|truck rightward",
+        "dolly right": "dolly right|truck right|track right|dolly to the right|truck to the right"
+        "|tracking shot right|track to the right|tracking shot to the right|truck rightward",
         "dolly": "dolly|truck|dolly shot|tracking shot|travelling shot|traveling shot",
         "pan": "pan|panning shot|turn|pan shot|swivel",
         "tilt": "tilt|tilt shot|look",
@@ -226,8 +229,9 @@ WORDS: dict[str, dict[str, str]] = {
         "zoom in": "zoom in|zoom closer|crash zoom|punch in",
         "zoom out": "zoom out|zoom back",
         "zoom": "zoom|zoom shot",
-        "orbit": "orbit|circle|arc|arc shot|orbit shot|orbiting shot|circle around|revolve around|arc around|orbit around"
-        "|fly around|travel around|move around|swing around|rotate around|go around|orbital shot|circling shot",
+        "orbit": "orbit|circle|arc|arc shot|orbit shot|orbiting shot|circle around|revolve around|arc around"
+        "|orbit around|fly around|travel around|move around|swing around|rotate around|go around|orbital shot"
+        "|circling shot",
         "crane up": "crane up|jib up|boom up|rise|pedestal up|rise up|ascend|climb|lift|lift up|crane shot up",
         "crane down": "crane down|jib down|boom down|sink|pedestal down|descend|lower|crane shot down",
         "crane": "crane|jib|crane shot|boom shot|jib shot|pedestal|boom",
@@ -235,30 +239,32 @@ WORDS: dict[str, dict[str, str]] = {
         "follow": "follow|track",
     },
     "setting": {
-        "grass": "grass|lawn|meadow|grassy field|grassy floor|grassy ground|grassland|field|park|pasture|grassy meadow"
-        "|green grass|grass field|grassy|grass floor|football field|turf|grassy lawn|garden",
-        "sand": "sand|beach|desert|dune|sand dune|sandy beach|sandy ground|sandy floor|sandy|seashore|shore|sand floor"
-        "|sandy desert|sandbox|sandpit",
-        "snow": "snow|snowy|snowy field|snowfield|snowy ground|snow covered ground|snow covered field|snowy landscape"
-        "|fresh snow|winter landscape|snowy meadow|white snow|snowy floor|deep snow|snow falls|snow fall|fall snow"
-        "|snow covered|snow floor|snowy plain",
-        "wood": "wooden floor|wood floor|parquet|hardwood floor|wooden floorboard|wood|wooden board|floorboard|parquet floor"
-        "|hardwood|wooden deck|wooden planks|wood flooring|wooden plank|wooden surface|wooden ground",
-        "night": "night|at night|by night|night scene|nighttime|night sky|midnight|starry sky|starry night|night time"
-        "|in the dark|dark night|moonlight|under the star|dark of night",
-        "studio": "studio|white background|white studio|white backdrop|studio white|plain background|plain white background"
-        "|studio background|white studio floor|plain white studio|infinity cove|white floor|studio backdrop|studio setting"
-        "|bright studio|white void|studio floor|clean white background|seamless white background|photo studio",
+        "grass": "grass|lawn|meadow|grassy field|grassy floor|grassy ground|grassland|field|park|pasture"
+        "|grassy meadow|green grass|grass field|grassy|grass floor|football field|turf|grassy lawn|garden",
+        "sand": "sand|beach|desert|dune|sand dune|sandy beach|sandy ground|sandy floor|sandy|seashore|shore"
+        "|sand floor|sandy desert|sandbox|sandpit",
+        "snow": "snow|snowy|snowy field|snowfield|snowy ground|snow covered ground|snow covered field"
+        "|snowy landscape|fresh snow|winter landscape|snowy meadow|white snow|snowy floor|deep snow|snow falls"
+        "|snow fall|fall snow|snow covered|snow floor|snowy plain",
+        "wood": "wooden floor|wood floor|parquet|hardwood floor|wooden floorboard|wood|wooden board|floorboard"
+        "|parquet floor|hardwood|wooden deck|wooden planks|wood flooring|wooden plank|wooden surface|wooden ground",
+        "night": "night|at night|by night|night scene|nighttime|night sky|midnight|starry sky|starry night"
+        "|night time|in the dark|dark night|moonlight|under the star|dark of night",
+        "studio": "studio|white background|white studio|white backdrop|studio white|plain background"
+        "|plain white background|studio background|white studio floor|plain white studio|infinity cove|white floor"
+        "|studio backdrop|studio setting|bright studio|white void|studio floor|clean white background"
+        "|seamless white background|photo studio",
     },
     "lighting": {
         "studio": "studio lighting|studio light|softbox|soft box|three point lighting|studio lamp|softbox lighting"
         "|soft studio light|soft studio lighting|bright studio lighting|studio lit|softbox light",
-        "daylight": "daylight|sunlight|sunny|sunny day|bright sunlight|bright daylight|midday|noon|sunshine|in the sun"
-        "|bright sun|bright day|by day|daytime|broad daylight|under a blue sky|sunny afternoon|clear day|day|morning light"
-        "|natural daylight|under the sun|natural light|day light|full daylight|midday sun|sunlit|clear daylight",
+        "daylight": "daylight|sunlight|sunny|sunny day|bright sunlight|bright daylight|midday|noon|sunshine"
+        "|in the sun|bright sun|bright day|by day|daytime|broad daylight|under a blue sky|sunny afternoon|clear day"
+        "|day|morning light|natural daylight|under the sun|natural light|day light|full daylight|midday sun|sunlit"
+        "|clear daylight",
         "dusk": "dusk|sunset|twilight|golden hour|evening|evening light|late evening|at sundown|sundown|dusk light"
-        "|evening sun|setting sun|sunset light|the light of dusk|nightfall|dusky light|light of dusk|dim evening light"
-        "|blue hour|gloaming|warm evening light|golden hour light|setting sun light",
+        "|evening sun|setting sun|sunset light|the light of dusk|nightfall|dusky light|light of dusk"
+        "|dim evening light|blue hour|gloaming|warm evening light|golden hour light|setting sun light",
     },
     "gravity": {
         "moon": "lunar gravity|moon gravity|low gravity|gravity of the moon|lunar surface|moon surface|reduced gravity",
@@ -292,33 +298,36 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "video|clip|scene|shot|footage|frame|please|picture|image|view|there|here|background|floor|ground|surface|air"
-        "|style|look|animation|movie|film|of|kind|time|times|twice|once more|again|very|really|quite|bright|brightly|just"
-        "|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even|second|seconds|minute|meter"
-        "|middle|center|centre|in the middle|in the center|in the centre|screen|line|row|in a row|in a line|sky|from the"
-        " sky|from above|from a height|from high up|on the spot|in place|like a pendulum|back and forth|to and fro|side"
-        " to side|from side to side|from a rope|on a rope|from a string|on a string|from a chain|on a chain|rope|string"
-        "|from the ceiling|each|where|color|colour|colored|coloured|size|sized|so|which|its axis|around its axis|around its"
-        " own axis|on its axis|hey|hello|hi|ok|okay|sort|kind of|place|motion|movement|lighting|light|gravity|to a stop"
-        "|made|made of|made from|made out of|own|way|such|side|start|same|to the ground|to the floor|on the ground|on the"
-        " floor|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
-        "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone|from a height of"
-        "|gets|else|case|mid air|in mid air",
+        "": "video|clip|scene|shot|footage|frame|please|picture|image|view|there|here|background|floor|ground"
+        "|surface|air|style|look|animation|movie|film|of|kind|time|times|twice|once more|again|very|really|quite"
+        "|bright|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even"
+        "|second|seconds|minute|meter|middle|center|centre|in the middle|in the center|in the centre|screen|line|row"
+        "|in a row|in a line|sky|from the sky|from above|from a height|from high up|on the spot|in place"
+        "|like a pendulum|back and forth|to and fro|side to side|from side to side|from a rope|on a rope"
+        "|from a string|on a string|from a chain|on a chain|rope|string|from the ceiling|each|where|color|colour"
+        "|colored|coloured|size|sized|so|which|its axis|around its axis|around its own axis|on its axis|hey|hello|hi"
+        "|ok|okay|sort|kind of|place|motion|movement|lighting|light|gravity|to a stop|made|made of|made from"
+        "|made out of|own|way|such|side|start|same|to the ground|to the floor|on the ground|on the floor"
+        "|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
+        "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone"
+        "|from a height of|gets|else|case|mid air|in mid air",
     },
     # Understood as picture talk that the graph has no place for: passed on as text.
     "adjective": {
-        "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough|empty"
-        "|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter|medium|normal"
-        "|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|standing|lovely|upright|narrow"
-        "|good|bad|great|amazing|perfect|solid|hollow|transparent|translucent|opaque|young|free|medium sized|medium size",
+        "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
+        "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
+        "|medium|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|standing"
+        "|lovely|upright|narrow|good|bad|great|amazing|perfect|solid|hollow|transparent|translucent|opaque|young"
+        "|free|medium sized|medium size",
     },
     "abstract": {
-        "": "depth|field of view|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld|time lapse|feel"
-        "|atmosphere|mood|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution|bokeh|fog|mist|rain"
-        "|wind|storm|cloud|weather|music|sound|speed|force|energy|physics|direction|distance|height|moment|end|beginning"
-        "|ice|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view|top down|eye level|4k|8k|hd|contrast"
-        "|composition|lens flare|wide angle|tracking|macro|exposure|grain|film grain|hour|minute|dream|fun|beauty|nature"
-        "|spot|balance|path|circle|pendulum|gradient|grade|color grading|tone|palette|vibe|ambience",
+        "": "depth|field of view|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld"
+        "|time lapse|feel|atmosphere|mood|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution"
+        "|bokeh|fog|mist|rain|wind|storm|cloud|weather|music|sound|speed|force|energy|physics|direction|distance"
+        "|height|moment|end|beginning|ice|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view"
+        "|top down|eye level|4k|8k|hd|contrast|composition|lens flare|wide angle|tracking|macro|exposure|grain"
+        "|film grain|hour|minute|dream|fun|beauty|nature|spot|balance|path|circle|pendulum|gradient|grade"
+        "|color grading|tone|palette|vibe|ambience",
     },
 }
 
@@ -337,12 +346,14 @@ IRREGULAR: dict[str, tuple[str, str]] = {
     "drove": ("drive", "ed"), "driven": ("drive", "en"), "shot": ("shot", "base"), "rose": ("rise", "ed"),
     "set": ("set", "base"), "put": ("put", "base"), "sent": ("send", "en"), "left": ("left", "base"),
     "men": ("man", "s"), "women": ("woman", "s"), "children": ("child", "s"), "people": ("people", "s"),
-    "mice": ("mouse", "s"), "geese": ("goose", "s"), "feet": ("foot", "s"), "dice": ("die", "s"), "knives": ("knife", "s"),
+    "mice": ("mouse", "s"), "geese": ("goose", "s"), "feet": ("foot", "s"), "dice": ("die", "s"),
+    "knives": ("knife", "s"),
     "leaves": ("leaf", "s"), "wolves": ("wolf", "s"), "always": ("always", "base"), "towards": ("towards", "base"),
     "spheres": ("sphere", "s"), "boxes": ("box", "s"), "dollies": ("dolly", "s"), "dollying": ("dolly", "ing"),
     "its": ("its", "base"), "this": ("this", "base"), "glass": ("glass", "base"), "grass": ("grass", "base"),
-    "bus": ("bus", "base"), "across": ("across", "base"), "always.": ("always", "base"), "wooden": ("wooden", "base"),
-    "as": ("as", "base"), "us": ("us", "base"), "mars": ("mars", "base"), "stairs": ("stairs", "base"), "steps": ("steps", "base"),
+    "bus": ("bus", "base"), "across": ("across", "base"), "wooden": ("wooden", "base"),
+    "as": ("as", "base"), "us": ("us", "base"), "mars": ("mars", "base"), "stairs": ("stairs", "base"),
+    "steps": ("steps", "base"),
     "moving": ("move", "ing"), "weightless": ("weightless", "base"), "lens": ("lens", "base"),
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ What world knowledge has to say here comes in as a ``Knowledge`` (kling.prompt.w
 rolls, sliding for the rest; "on the moon" is a gravity.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -53,7 +54,8 @@ class Composer:
 
     def read(self) -> tuple[SceneGraph, tuple[str, ...]]:
         """The graph and its doubts."""
-        for self.index, clause in enumerate(self.syntax.clauses):
+        for index, clause in enumerate(self.syntax.clauses):
+            self.index = index
             self._clause(clause)
         self._unmentioned()
         self._places()
@@ -95,8 +97,6 @@ class Composer:
             and not clause.objects
         ):
             subjects = list(self.subject)
-        if clause.negated and clause.subjects and self._nothing(clause):
-            return
         self._premodified(clause.subjects)
         if len(subjects) > 1:
             self.people.last_group = subjects
@@ -114,9 +114,6 @@ class Composer:
         else:
             self._state(clause, subjects, objects, links)
         self.subject = subjects or objects or self.subject
-
-    def _nothing(self, clause: Clause) -> bool:
-        return False
 
     def _exceptions(self, clause: Clause, links: list[tuple[str, list[str]]]) -> None:
         for relation, names in links:
@@ -159,7 +156,7 @@ class Composer:
         """ "the red one is a ball": subject and object are one."""
         things = self.people.things
         for name, other in zip(subjects, objects, strict=False):
-            if name == other or things[name].shape and things[name].shape != things[other].shape:
+            if name == other or not things[name].fits(things[other].shape, things[other].attributes):
                 continue
             things[name].shape = things[other].shape
             for kind, value in things[other].attributes.items():
@@ -176,7 +173,7 @@ class Composer:
                 self.relations.append(Relation(kind="left_of", subject=name, object=targets[1]))
             return
         if relation == "side by side":
-            for name, other in zip(subjects, subjects[1:], strict=False):
+            for name, other in itertools.pairwise(subjects):
                 self.relations.append(Relation(kind="near", subject=name, object=other))
             return
         for name in subjects:
@@ -313,7 +310,7 @@ class Composer:
                 continue
             if clause.verb in _TRAVELS and relation in ("behind", "below", "above", "in_front_of", "between"):
                 continue
-            if relation == "off" and clause.verb == "bounce" or relation == "on" and clause.verb == "fall":
+            if (relation == "off" and clause.verb == "bounce") or (relation == "on" and clause.verb == "fall"):
                 continue
             self._relate(relation, theme, targets)
 

@@ -4,11 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from kling.prompt.chunks_en import Chunk, Chunker, with_head
 from kling.prompt.lexical import Lexical
+from kling.prompt.lookahead_en import finite_ahead, list_ahead, verb_ahead
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
-
-# Verbs that say nothing by themselves when someone else does them: "show a ball", "I want to see a ball".
-_FINITE = ("base", "s", "ed")
-_BREAKS = ("stop", "colon", "comma", "conjunction", "subordinator", "relative")
 
 
 @dataclass
@@ -27,7 +24,6 @@ class _Draft:
     subordinate: str = ""
     initial: bool = False  # the subordinate clause stands before its main clause
     relative: bool = False
-    shared: bool = False  # the subject is taken from the clause before
     antecedent: int | None = None  # of a relative clause whose subject or object is missing
     words: list[str] = field(default_factory=list)
 
@@ -66,41 +62,6 @@ class Assembler:
             scene=tuple(self.scene),
             not_understood=tuple(self.lost),
         )
-
-    # --- looking ahead -----------------------------------------------------------------------------------------
-
-    def _verb_ahead(self, position: int) -> bool:
-        """The phrase before ``position`` gets a verb of its own before the clause ends."""
-        depth_preposition = False
-        for chunk in self.chunks[position:]:
-            if chunk.kind == "verb":
-                return chunk.form != "ing" or chunk.auxiliary or chunk.value == "be" or True
-            if chunk.kind == "np" and not depth_preposition:
-                return False
-            depth_preposition = chunk.kind in ("path", "relation")
-            if chunk.kind in _BREAKS:
-                return False
-            if chunk.kind == "still":
-                return True
-        return False
-
-    def _finite_ahead(self, position: int) -> bool:
-        """A later verb of the same segment could be the main verb: this one is a reduced relative clause."""
-        for chunk in self.chunks[position:]:
-            if chunk.kind == "verb" and (chunk.form in _FINITE or chunk.auxiliary) and chunk.form != "ing":
-                return True
-            if chunk.kind in ("stop", "colon", "conjunction", "subordinator", "comma"):
-                return False
-        return False
-
-    def _list_ahead(self, position: int) -> bool:
-        """ "a cube, a ball and a cone": an "and" with a phrase comes before the segment ends."""
-        for this, following in zip(self.chunks[position:], self.chunks[position + 1 :], strict=False):
-            if this.kind in ("stop", "colon", "verb", "subordinator"):
-                return False
-            if this.kind == "conjunction" and following.kind == "np":
-                return True
-        return False
 
     def _kind(self, position: int) -> str:
         return self.chunks[position].kind if 0 <= position < len(self.chunks) else "stop"
@@ -203,10 +164,9 @@ class Assembler:
             if outer.verb is None:
                 self._close_relative()
                 return
-        if draft.subordinate and draft.initial and draft.verb is not None:
-            if following not in ("adjective", "direction", "speed"):
-                self._close()
-                return
+        if draft.subordinate and draft.initial and draft.verb and following not in ("adjective", "direction", "speed"):
+            self._close()
+            return
         if following == "verb":
             verb = self.chunks[position + 1]
             if verb.move and not verb.value and draft.verb is None:
@@ -262,11 +222,7 @@ class Assembler:
             self.preposition = None
             return
         if not self.draft.empty:
-            order, subordinate = self.draft.order, self.draft.subordinate
             self._unwind()
-            if self.draft.empty:
-                self.draft.order = self.draft.order or ""
-            del order, subordinate
         self.draft.subjects.append(phrase.id)
 
     def _inherits_head(self, phrase: Phrase, position: int) -> bool:
@@ -277,11 +233,12 @@ class Assembler:
         while self._kind(index) in ("conjunction", "comma"):
             index += 1
         following = self.chunks[index].phrase if self._kind(index) == "np" else None
-        if phrase.attributes and following is not None and following.kind == "object" and index > position + 1:
-            if "one" not in phrase.text.split():
-                self.phrases[phrase.id] = with_head(phrase, following.head)
-                return True
-        return False
+        if following is None or following.kind != "object" or index == position + 1:
+            return False
+        if not phrase.attributes or "one" in phrase.text.split():
+            return False
+        self.phrases[phrase.id] = with_head(phrase, following.head)
+        return True
 
     def _attach(self, number: int) -> None:
         """The phrase after a preposition."""
@@ -291,13 +248,13 @@ class Assembler:
             draft.subjects.append(number)
             self.slot = draft.subjects
             return
-        if draft.verb is None and self.last is not None and draft.subjects and not self.joined:
-            # "a ball on a cube ...": says where the phrase before is
-            if self.last != draft.subjects[-1] or draft.links:
-                clause = Clause(kind="be", subjects=(self.last,), links=(Link(relation=relation, phrases=(number,)),))
-                self.clauses.append(replace(clause, relative=True))
-                self.slot = None
-                return
+        waits = draft.verb is None and self.last is not None and draft.subjects and not self.joined
+        if waits and (self.last != draft.subjects[-1] or draft.links):
+            # "a cone next to a ball on a cube ...": says where the phrase before is
+            link = Link(relation=relation, phrases=(number,))
+            self.clauses.append(Clause(kind="be", subjects=(self.last or 0,), links=(link,), relative=True))
+            self.slot = None
+            return
         draft.links.append((relation, [number]))
         self.slot = draft.links[-1][1]
 
@@ -308,7 +265,7 @@ class Assembler:
         if phrase.kind == "elliptic" and whole is not None and self._divides(phrase, whole):
             self._part_of(phrase, whole)
             return
-        own_verb = self._verb_ahead(position + 1)
+        own_verb = verb_ahead(self.chunks, position + 1)
         if draft.verb is None:
             if joined == "," and draft.links and not draft.subjects:
                 draft.subjects.append(phrase.id)
@@ -317,7 +274,7 @@ class Assembler:
             if self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
                 self.slot.append(phrase.id)
                 return
-        elif self.slot is not None and not own_verb and (joined == "and" or self._list_ahead(position)):
+        elif self.slot is not None and not own_verb and (joined == "and" or list_ahead(self.chunks, position)):
             if draft.verb.value not in ("be",) or joined == "and":
                 self.slot.append(phrase.id)
                 return
@@ -350,7 +307,7 @@ class Assembler:
             draft.subjects.append(phrase.id)
             self.slot = draft.subjects
         elif draft.objects or (verb.move and not verb.value):
-            if draft.objects and self._verb_ahead(position + 1):
+            if draft.objects and verb_ahead(self.chunks, position + 1):
                 self._unwind()
                 self.draft.subjects.append(phrase.id)
                 self.slot = self.draft.subjects
@@ -374,22 +331,14 @@ class Assembler:
         if previous == "np" and not joined and self.last is not None and self._reducible(chunk):
             self._reduced(chunk, self.last, keep=False)
             return
-        if draft.relative and self.drafts and self.drafts[-1].verb is not None and joined:
-            pass  # "..., which falls and bounces": still the relative clause's subject
-        subjects = self._shared_subjects()
+        subjects = list(draft.subjects)
         order = self.next_order
-        relative, outer = draft.relative, self.drafts
         subordinate, initial = (draft.subordinate, draft.initial) if draft.initial and not self.clauses else ("", False)
         self._close()
-        self.drafts = outer if relative else self.drafts
         self.draft.order, self.next_order = order, ""
         self.draft.subordinate, self.draft.initial = subordinate, initial
         self.draft.subjects = subjects
-        self.draft.shared = True
         self._take_verb(chunk)
-
-    def _shared_subjects(self) -> list[int]:
-        return list(self.draft.subjects)
 
     def _reducible(self, chunk: Chunk) -> bool:
         return chunk.form in ("ing", "en", "ed", "base") and not chunk.auxiliary and chunk.value != "be"
@@ -400,7 +349,7 @@ class Assembler:
         reduced = (
             draft.subjects and not draft.relative and not chunk.auxiliary and chunk.form in ("ing", "en", "ed", "base")
         )
-        if reduced and chunk.value and self._finite_ahead(position + 1) and (chunk.form == "ing" or by):
+        if reduced and chunk.value and finite_ahead(self.chunks, position + 1) and (chunk.form == "ing" or by):
             self._reduced(chunk, draft.subjects[-1] if len(draft.subjects) == 1 else None, keep=True)
             return
         if draft.relative and draft.antecedent is not None:
@@ -457,9 +406,7 @@ class Assembler:
         following = self._kind(position + 1)
         if chunk.value == "same":
             self.draft.order = self.draft.order or "same"
-        elif self.draft.verb is None and not self.clauses:
-            self.draft.order = chunk.value
-        elif self.draft.empty:
+        elif (self.draft.verb is None and not self.clauses) or self.draft.empty:
             self.draft.order = chunk.value
         elif following in ("np", "verb", "speed", "adjective", "path") or chunk.text == "followed by":
             self.next_order = chunk.value

@@ -5,52 +5,22 @@
 A verb directly before a noun is a relative clause of that noun (立っている円錐).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from kling.prompt.lexical import Lexical, Token
+from kling.prompt.state_ja import (
+    ATTRIBUTES,
+    HELPERS,
+    PARTICLES,
+    SCENE,
+    SIDE,
+    Modifiers,
+    OpenClause,
+    VerbGroup,
+    follows_verb,
+    verb_group,
+)
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
-
-_ATTRIBUTES = ("color", "size", "material", "finish")
-_SCENE = ("setting", "lighting", "gravity", "style", "world")
-_SIDE = {"left": "left_of", "right": "right_of", "toward": "in_front_of", "front": "in_front_of", "away": "behind",
-         "back": "behind", "up": "on", "down": "below"}  # fmt: skip
-_HELPERS = frozenset(
-    "する いる いく くる しまう おる 行く 来る 始める 続ける 出す みる ます た です だ れる られる ない ぬ ず ん て で ちゃう てる とく 下さる"
-    " くださる ください せる させる たい う よう まま こむ 込む 回る 合う".split()
-)  # fmt: skip
-_TAGS_OF_NOUN = frozenset({"が", "は", "も", "を", "に", "へ", "で", "と", "から", "まで", "や", "の"})
-
-
-@dataclass
-class _Open:
-    """The clause being read."""
-
-    subjects: list[int] = field(default_factory=list)
-    topic: bool = False  # marked by は, or set off by a comma: not the subject of a relative clause
-    objects: list[int] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
-    goals: list[int] = field(default_factory=list)  # に: what is hit, or by whom
-    direction: str | None = None
-    speed: str | None = None
-    order: str = ""
-    words: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Modifiers:
-    """What is read before a noun."""
-
-    attributes: list[Attribute] = field(default_factory=list)
-    alternatives: list[Attribute] = field(default_factory=list)
-    count: int | None = None
-    vague: bool = False
-    determiner: str = ""
-    speed: str | None = None
-    words: list[str] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        return not (self.attributes or self.count or self.determiner)
 
 
 class Reader:
@@ -62,9 +32,9 @@ class Reader:
         self.clauses: list[Clause] = []
         self.scene: list[Attribute] = []
         self.lost: list[str] = []
-        self.open = _Open()
+        self.open = OpenClause()
         self.list: list[int] = []  # phrases joined so far, waiting for their particle
-        self.modifiers = _Modifiers()
+        self.modifiers = Modifiers()
         self.parts: list[int] = []  # ひとつは赤、もうひとつは青
         self.relatives: list[int] = []  # clauses waiting for the noun they modify
         self.places: list[Link] = []  # 机の上の: modifies the next noun
@@ -110,7 +80,7 @@ class Reader:
         if (
             not known
             and token.form.split()[0] in ("名詞", "動詞", "形容詞", "副詞", "形状詞")
-            and token.lemma not in _HELPERS
+            and token.lemma not in HELPERS
         ):
             self.lost.append(token.text)
         return position + 1
@@ -136,12 +106,12 @@ class Reader:
         for waiting in self.waiting:
             self.clauses[waiting] = replace(self.clauses[waiting], subordinate="")
         self.waiting.clear()
-        self.open, self.relatives, self.places, self.place = _Open(), [], [], None
+        self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
         self.sentence_start = len(self.clauses)
 
     def _predicate(self) -> None:
         """Adjectives without a noun at the end: "ボールは赤い"."""
-        modifiers, self.modifiers = self.modifiers, _Modifiers()
+        modifiers, self.modifiers = self.modifiers, Modifiers()
         if modifiers.count and not modifiers.attributes and self.open.subjects:  # ボールが二つ
             self._count(self.open.subjects[-1], modifiers.count)
         elif modifiers.attributes and self.open.subjects:
@@ -155,12 +125,12 @@ class Reader:
     # --- scene -------------------------------------------------------------------------------------------------
 
     def _scene(self, position: int, token: Token) -> int | None:
-        if not token.has(*_SCENE):
+        if not token.has(*SCENE):
             return None
-        if token.has("material", "color", "finish") and not self._text(position + 1) in (".", ","):
+        if token.has("material", "color", "finish") and self._text(position + 1) not in (".", ","):
             return None
         for sense in token.senses:
-            if sense.kind in _SCENE:
+            if sense.kind in SCENE:
                 self.scene.append((sense.kind, sense.value))
                 break
         position += 1
@@ -185,37 +155,30 @@ class Reader:
         if not (number or other) or self._text(position + 1) not in ("は", "が"):
             return None
         after = self._at(position + 2)
-        if after is None or not after.has(*_ATTRIBUTES):
+        if after is None or not after.has(*ATTRIBUTES):
             return None
         attributes: list[Attribute] = []
         position += 2
         while (after := self._at(position)) is not None and (
-            after.has(*_ATTRIBUTES) or after.text in ("の", "で", "くて")
+            after.has(*ATTRIBUTES) or after.text in ("の", "で", "くて")
         ):
-            found = next((s for s in after.senses if s.kind in _ATTRIBUTES), None)
+            found = next((s for s in after.senses if s.kind in ATTRIBUTES), None)
             if found:
                 attributes.append((found.kind, found.value))
             position += 1
         count = int(number) if number and number.isdigit() else 1
         phrase = self._phrase(kind="elliptic", attributes=tuple(attributes), count=count, text=token.text)
-        whole = next((p for p in reversed(self.phrases[:-1]) if (p.count or 0) > 1 and not p.parts), None)
-        if whole is not None and not self.parts and len(self.clauses) == self.sentence_start:
+        whole = next((p for p in reversed(self.phrases[:-1]) if len(p.parts) < (p.count or 0) and p.plural), None)
+        if whole is not None and not self.parts:
             self.phrases[whole.id] = replace(whole, parts=(*whole.parts, phrase))
-        elif whole is None and self.phrases and self._open_whole() is not None:
-            target = self.phrases[self._open_whole() or 0]
-            self.phrases[target.id] = replace(target, parts=(*target.parts, phrase))
         else:
             self.parts.append(phrase)
         return position
 
-    def _open_whole(self) -> int | None:
-        """The plural phrase whose parts are being listed."""
-        return next((p.id for p in reversed(self.phrases) if p.parts and len(p.parts) < (p.count or 0)), None)
-
     def _modifier(self, position: int, token: Token) -> int | None:
         modifiers = self.modifiers
         following = self._text(position + 1)
-        found = next((sense for sense in token.senses if sense.kind in _ATTRIBUTES), None)
+        found = next((sense for sense in token.senses if sense.kind in ATTRIBUTES), None)
         if found is not None and not self._is_head(position, token):
             return self._attribute(position, token, found.kind, found.value)
         number = token.value("number")
@@ -266,16 +229,16 @@ class Reader:
         # ボール3個: counts the noun before, when nothing can follow it as a noun
         if self.list and not self._noun_follows(after):
             self._count(self.list[-1], self.modifiers.count)
-            self.modifiers = _Modifiers()
+            self.modifiers = Modifiers()
             return self._particle(after)
         if self.open.subjects and not self.list and not self._noun_follows(after):
             self._count(self.open.subjects[-1], self.modifiers.count)
-            self.modifiers = _Modifiers()
+            self.modifiers = Modifiers()
         return after
 
     def _noun_follows(self, position: int) -> bool:
         token = self._at(position)
-        return token is not None and token.form != "punct" and token.has("noun", "thing", *_ATTRIBUTES, "number")
+        return token is not None and token.form != "punct" and token.has("noun", "thing", *ATTRIBUTES, "number")
 
     # --- nouns -------------------------------------------------------------------------------------------------
 
@@ -296,7 +259,7 @@ class Reader:
             return None
         if head is None and not self.unknown_nouns:
             return None
-        modifiers, self.modifiers = self.modifiers, _Modifiers()
+        modifiers, self.modifiers = self.modifiers, Modifiers()
         before = next((p for p in self.phrases if head is None and p.head == token.text), None)
         number = self._phrase(
             kind="elliptic" if head == "" else "object",
@@ -353,7 +316,7 @@ class Reader:
             return self._genitive(after)
         if text in ("と", "や", "および", "及び", "とともに") and (self._phrase_follows(after) or text != "と"):
             return after  # one more follows
-        if text in (",", "・") and self._phrase_follows(after) and not self.open.subjects:
+        if text in (",", "・") and self._phrase_follows(after) and (self.open.topic or not self.open.subjects):
             return after
         phrases, self.list = self.list, []
         self.open.words.extend(self.phrases[i].text for i in phrases)
@@ -363,12 +326,8 @@ class Reader:
             self.open.objects.extend(phrases)
         elif text in ("に", "へ"):
             return self._goal(phrases, after)
-        elif text == "から":
-            self.open.links.append(Link(relation="off", phrases=tuple(phrases)))
-        elif text == "と":
-            self.open.links.append(Link(relation="with", phrases=tuple(phrases)))
-        elif text == "で":
-            self.open.links.append(Link(relation="at", phrases=tuple(phrases)))
+        elif text in PARTICLES:
+            self.open.links.append(Link(relation=PARTICLES[text], phrases=tuple(phrases)))
         elif text in ("だ", "です", "である"):
             self.open.objects.extend(phrases)
             self._close("be", "be")
@@ -385,8 +344,6 @@ class Reader:
             self.open.subjects.extend(phrases)
         else:
             self._subject(phrases, topic=False)
-        if text == ".":
-            return
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
         if self.open.subjects and not any(self.phrases[i].kind == "camera" for i in (*self.open.subjects, *phrases)):
@@ -417,7 +374,7 @@ class Reader:
             return False
         if token.has("noun", "thing", "number", "vague"):
             return not token.has("verb", "move") or token.has("noun")
-        if token.has(*_ATTRIBUTES):
+        if token.has(*ATTRIBUTES):
             return True
         return token.text in ("その", "この", "もう")
 
@@ -445,14 +402,13 @@ class Reader:
         if token is None:
             return None
         side = token.value("place") or token.value("direction")
-        return token.value("relation") or _SIDE.get(side or "")
+        return token.value("relation") or SIDE.get(side or "")
 
     # --- adverbs and verbs -------------------------------------------------------------------------------------
 
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
         if order is not None:
-            self._flush_stem()
             self.open.order = order
             return position + 1
         if speed is not None:
@@ -463,29 +419,20 @@ class Reader:
         if (
             token.has("subordinator")
             and self._text(position - 1) not in ("の", ",", ".")
-            and self._after_verb(position)
+            and follows_verb(self.tokens, position)
         ):
             return None
         position += 1
         while self._text(position) in ("に", "へ", "の", "で") and not token.text.endswith(("に", "へ")):
             position += 1
-        if (
-            token.has("place", "relation")
-            and self._phrase_follows(position)
-            or (token.has("place") and self._text(position) == "," and self._phrase_follows(position + 1))
+        if (token.has("place", "relation") and self._phrase_follows(position)) or (
+            token.has("place") and self._text(position) == "," and self._phrase_follows(position + 1)
         ):
             self.place = token.value("place") or {"left": "left", "right": "right"}.get(direction or "")
             return position
         if direction is not None and (self.open.direction is None or direction in ("left", "right")):
             self.open.direction = direction
         return position
-
-    def _after_verb(self, position: int) -> bool:
-        before = self._at(position - 1)
-        return before is not None and before.form.startswith(("動詞", "助動詞"))
-
-    def _flush_stem(self) -> None:
-        return
 
     def _verb(self, position: int, token: Token) -> int | None:
         verb, move = token.value("verb"), token.value("move")
@@ -494,15 +441,8 @@ class Reader:
         if self.list:
             phrases, self.list = self.list, []
             self._subject(phrases, topic=False)
-        negated = passive = te = False
-        after = position + 1
-        while (helper := self._at(after)) is not None and helper.form != "punct" and self._helps(helper, after):
-            negated |= helper.lemma in ("ない", "ぬ", "ず", "ん", "無い")
-            passive |= helper.lemma in ("れる", "られる")
-            te = helper.text in ("て", "で")
-            after += 1
-        relative = not te and self._phrase_follows_verb(after)
-        subordinate, after = self._subordinate(after, te=te)
+        group = verb_group(self.tokens, position)
+        relative = not group.te and self._phrase_follows_verb(group.end)
         self._predicate_before()
         camera = any(self.phrases[i].kind == "camera" for i in self.open.subjects)
         kind = "camera" if move and (camera or verb is None) else "make" if verb == "make" else "event"
@@ -510,41 +450,19 @@ class Reader:
             kind = "camera"
         name = (move if kind == "camera" and move else verb) or ""
         self.open.words.append(token.text)
-        self._close(kind, name, negated=negated, passive=passive, relative=relative, subordinate=subordinate)
-        return after
+        self._close(kind, name, group=group, relative=relative)
+        return group.after
 
     def _predicate_before(self) -> None:
-        modifiers, self.modifiers = self.modifiers, _Modifiers()
+        modifiers, self.modifiers = self.modifiers, Modifiers()
         if modifiers.count and not modifiers.attributes and self.open.subjects:
             self._count(self.open.subjects[-1], modifiers.count)
-
-    def _helps(self, token: Token, position: int) -> bool:
-        if token.lemma in _HELPERS and not token.has("noun", "thing", "setting", "color"):
-            if token.text == "で" and not self._after_verb(position):
-                return False
-            return True
-        return token.form.startswith("助動詞")
 
     def _phrase_follows_verb(self, position: int) -> bool:
         token = self._at(position)
         return self._phrase_follows(position) or (
             token is not None and token.has("speed") and "連体" in token.form and self._phrase_follows(position + 1)
         )
-
-    def _subordinate(self, position: int, *, te: bool) -> tuple[str, int]:
-        """ながら, 前に, 後に, とき, と after a verb."""
-        token = self._at(position)
-        if token is None or token.form == "punct":
-            return "", position
-        if te and token.text == "から":
-            return "", position + 1
-        value = token.value("subordinator")
-        if value is None or te:
-            return "", position
-        position += 1
-        while self._text(position) in ("に", "で", "は", "から"):
-            position += 1
-        return value, position
 
     def _copula(self, position: int, token: Token) -> int | None:
         """だ, です after an adjective: 赤いです."""
@@ -553,52 +471,38 @@ class Reader:
             return position + 1
         return None
 
-    def _close(self, kind: str, verb: str, *, attributes: tuple[Attribute, ...] = (), negated: bool = False,
-               passive: bool = False, relative: bool = False, subordinate: str = "") -> None:  # fmt: skip
-        state, self.open = self.open, _Open()
-        subjects, links = state.subjects, list(state.links)
+    def _close(
+        self,
+        kind: str,
+        verb: str,
+        *,
+        attributes: tuple[Attribute, ...] = (),
+        group: VerbGroup | None = None,
+        relative: bool = False,
+    ) -> None:
+        """Freeze the open clause; ``relative`` waits for the noun that follows."""
+        group = group or VerbGroup()
+        state, self.open = self.open, OpenClause()
+        subjects = state.subjects
         if relative and state.topic:
             self.open.subjects, self.open.topic, subjects = subjects, True, []
             self.open.order, state.order = state.order, ""
         if not subjects and not relative and kind in ("event", "be") and len(self.clauses) > self.sentence_start:
             subjects = self.last_subjects
-        objects = list(state.objects)
-        if state.goals:
-            relation = "agent" if passive else "into" if verb in ("collide", "knock over") else "to"
-            links.append(Link(relation=relation, phrases=tuple(state.goals)))
-        if verb == "fall" and not passive:
-            links = [Link(relation="on", phrases=link.phrases) if link.relation == "to" else link for link in links]
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
         index = len(self.clauses)
-        self.clauses.append(
-            Clause(
-                kind=kind,
-                verb=verb,
-                subjects=tuple(i for i in subjects if i not in camera),
-                objects=tuple(objects),
-                links=tuple(links),
-                direction=state.direction,
-                speed=state.speed,
-                attributes=attributes,
-                negated=negated,
-                passive=passive and bool(verb not in ("posture",)),
-                order=state.order,
-                subordinate=subordinate,
-                relative=relative,
-                text=" ".join(state.words),
-            )
-        )
+        clause = state.frozen(kind, verb, tuple(i for i in subjects if i not in camera), group)
+        self.clauses.append(replace(clause, attributes=attributes, relative=relative))
         if relative:
             self.relatives.append(index)
             return
         if not camera:
             self.last_subjects = subjects
-        if subordinate:
-            self.waiting.append(index)
-        elif kind != "none":
-            for waiting in self.waiting:
-                self.clauses[waiting] = replace(self.clauses[waiting], main=index)
-            self.waiting.clear()
+        if kind == "none" and not group.subordinate:
+            return
+        for waiting in self.waiting:  # Aした後、Bした後、C: each belongs to the next
+            self.clauses[waiting] = replace(self.clauses[waiting], main=index)
+        self.waiting = [index] if group.subordinate else []
 
 
 def read_syntax(lexical: Lexical, *, unknown_nouns: bool = True) -> Syntax:

@@ -40,7 +40,9 @@ class Understanding:
 
 
 def understand(prompt: str, *, language: str | None = None, skip: Collection[str] = ()) -> Understanding:
-    """Read a prompt. ``language`` "en" or "ja" (None: found from the script). ``skip``: levels to do without (ablation).
+    """Read a prompt.
+
+    ``language``: "en" or "ja"; None finds it from the script. ``skip``: levels to do without (for the ablation).
 
     Raises:
         InputError: the prompt is empty or longer than 2,500 characters.
