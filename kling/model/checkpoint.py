@@ -2,7 +2,7 @@
 
 FOLDER/
   kling.json                    format, preset, and for each part its config, files with sha256, and how it was made
-  dit.safetensors, ...          one file a part, or shards with an index beside them
+  dit.safetensors, ...          one file a part; dit-00001.safetensors, ... where it is cut into shards
 
 Files are read and written tensor by tensor, so that 12B parameters never need two copies in memory. Nothing is ever
 unpickled.
@@ -13,7 +13,7 @@ import json
 import re
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -97,6 +97,9 @@ def read_card(uri: str) -> Card:
             )
             for name, part in raw["parts"].items()
         }
+        outside = [f.name for part in parts.values() for f in part.files if "/" in f.name or "\\" in f.name]
+        if outside:
+            raise CheckpointError(f"the description names a file outside its folder ({outside[0]})", where=where)
         return Card(preset=str(raw["preset"]), parts=parts)
     except InputError:
         raise CheckpointError(
@@ -150,26 +153,20 @@ def write_part(
     if storage.exists(storage.join(uri, f"{name}.safetensors")) or name in old.parts:
         stem = f"{name}-{uuid.uuid4().hex[:8]}"
     files: list[File] = []
-    shard: dict[str, Tensor] = {}
-    size = 0
-    for key, value in tensors:
-        value = _finite(key, value, dtype)
-        if shard and size + value.nbytes > shard_bytes:
-            files.append(_write(uri, f"{stem}-{len(files) + 1:05}.safetensors", shard))
-            shard, size = {}, 0
-        shard[key] = value
-        size += value.nbytes
-    files.append(_write(uri, f"{stem}-{len(files) + 1:05}.safetensors" if files else f"{stem}.safetensors", shard))
+    try:
+        for shard in _shards(tensors, dtype, shard_bytes):
+            many = files or shard.more
+            file = f"{stem}-{len(files) + 1:05}.safetensors" if many else f"{stem}.safetensors"
+            files.append(_write(uri, file, shard.tensors))
+    except BaseException:  # nothing half-written stays behind
+        _remove(uri, files)
+        raise
     part = Part(config=json.loads(json.dumps(config)), files=tuple(files), note=note)
     card = Card(preset=preset, parts={**old.parts, name: part})
     text = json.dumps(asdict(card), indent=1, sort_keys=True)
     storage.write_bytes(storage.join(uri, CARD), text.encode())
     if name in old.parts:
-        kept = {file.name for part in card.parts.values() for file in part.files}
-        for file in old.parts[name].files:
-            if file.name not in kept:
-                fs, path = storage.resolve(storage.join(uri, file.name))
-                fs.rm_file(path)
+        _remove(uri, old.parts[name].files)
 
 
 def load_part(uri: str, name: str, module: nn.Module) -> Part:
@@ -220,11 +217,14 @@ def tensor_slots(module: nn.Module) -> dict[str, Tensor]:
 
 def fill(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Replace a meta module's tensors by loaded ones; tied names stay tied."""
-    names: dict[int, str] = {}
-    state: dict[str, Tensor] = {}
-    for key, value in module.state_dict(keep_vars=True).items():
-        state[key] = tensors[names.setdefault(id(value), key)]
-    module.load_state_dict(state, strict=True, assign=True)
+    state = module.state_dict(keep_vars=True)  # held to the end, so that ids stay those of living tensors
+    made: dict[int, Tensor] = {}
+    for key, old in state.items():
+        if id(old) not in made:
+            new = tensors[key]
+            made[id(old)] = nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
+        path, _, leaf = key.rpartition(".")
+        setattr(module.get_submodule(path), leaf, made[id(old)])
 
 
 def check_names(where: str, shapes: dict[str, tuple[int, ...]], slots: dict[str, Tensor]) -> None:
@@ -315,6 +315,32 @@ def _write(uri: str, name: str, tensors: dict[str, Tensor]) -> File:
     data = save({key: t.contiguous() for key, t in tensors.items()})
     storage.write_bytes(storage.join(uri, name), data)
     return File(name=name, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shard:
+    tensors: dict[str, Tensor]
+    more: bool  # another one follows
+
+
+def _shards(tensors: Iterator[tuple[str, Tensor]], dtype: torch.dtype | None, most_bytes: int) -> Iterator[_Shard]:
+    """Tensors gathered to files of at most ``most_bytes`` (more only where one tensor is larger)."""
+    held: dict[str, Tensor] = {}
+    size = 0
+    for key, value in tensors:
+        value = _finite(key, value, dtype)
+        if held and size + value.nbytes > most_bytes:
+            yield _Shard(tensors=held, more=True)
+            held, size = {}, 0
+        held[key] = value
+        size += value.nbytes
+    yield _Shard(tensors=held, more=False)
+
+
+def _remove(uri: str, files: Iterable[File]) -> None:
+    for file in files:
+        fs, path = storage.resolve(storage.join(uri, file.name))
+        fs.rm_file(path)
 
 
 def _finite(key: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -44,29 +44,6 @@ class Controls:
         made = {field.name: getattr(self, field.name) for field in fields(self)}
         return Controls(**{name: t if t is None else t.to(device=device, dtype=dtype) for name, t in made.items()})
 
-    def crop(self, frames: slice, rows: slice, num_frames: int) -> "Controls":
-        """The part of a rank that holds these latent frames and rows of a clip of ``num_frames``.
-
-        The first (last) frame stays only where the part holds it.
-        """
-        start, stop, _ = frames.indices(num_frames)
-
-        def grid(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x[..., start:stop, rows, :]
-
-        def edge(x: Tensor | None, here: bool) -> Tensor | None:
-            return x[..., rows, :] if x is not None and here else None
-
-        return Controls(
-            camera=grid(self.camera),
-            flow=grid(self.flow),
-            objects=grid(self.objects),
-            phrases=self.phrases,
-            first_frame=edge(self.first_frame, start == 0),
-            last_frame=edge(self.last_frame, stop == num_frames),
-            fps=self.fps,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class ControlContext:
@@ -76,6 +53,15 @@ class ControlContext:
     first_frame: Tensor | None  # b 1 s d, added to the first (last) frame's tokens
     last_frame: Tensor | None
     fps: Tensor | None  # b 1 d, added to the time embedding
+
+    def crop(self, start: int, stop: int, num_frames: int) -> "ControlContext":
+        """What belongs to frames [start, stop) of tokens; the first (last) frame only where it lies in them."""
+        return ControlContext(
+            tokens=None if self.tokens is None else self.tokens[:, start:stop],
+            first_frame=self.first_frame if start == 0 else None,
+            last_frame=self.last_frame if stop == num_frames else None,
+            fps=self.fps,
+        )
 
 
 class ControlLayers(nn.Module):

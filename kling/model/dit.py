@@ -12,7 +12,7 @@ Nothing here knows of ranks or devices: whoever spreads a video over several pas
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -40,6 +40,10 @@ class Context:
     image: tuple[tuple[Tensor, Tensor], ...]  # the same of CLIP image states; empty without
     controls: ControlContext
 
+    def crop(self, start: int, stop: int, num_frames: int) -> "Context":
+        """What belongs to frames [start, stop) of the ``num_frames`` it was prepared for: one chunk of a roll-out."""
+        return replace(self, controls=self.controls.crop(start, stop, num_frames))
+
 
 class DiT(nn.Module):
     """Predicts the velocity (noise - data) of noisy latents at a diffusion time, given text and controls."""
@@ -57,7 +61,7 @@ class DiT(nn.Module):
         self.patch_out = nn.Linear(d, config.out_channels * cells)
 
         self.controls = ControlLayers(config)
-        self.apply(_initialise)
+        self.apply(initialise)
         nn.init.zeros_(self.patch_out.weight)
 
     def forward(
@@ -71,6 +75,7 @@ class DiT(nn.Module):
         controls: Controls | None = None,
         origin: tuple[int, int, int] = (0, 0, 0),
         chunk: int | None = None,
+        first_chunk: int | None = None,
         attend: Attend = attend,
         memory: list[Memory] | None = None,
     ) -> Float[Tensor, "b v f h w"]:
@@ -83,9 +88,10 @@ class DiT(nn.Module):
             text_mask: True on the tokens to look at. None: on all, zero padding included (as Wan's weights expect).
             image: CLIP states of the first frame (and the last one's behind them), for checkpoints with `image_dim`.
             origin: absolute (frame, row, column) in tokens of the first token given.
-            chunk: latent frames a chunk; tokens do not see later chunks. None: they see the future.
+            chunk: frames of tokens a chunk (``first_chunk`` in the first); later chunks are not seen. None: they are.
             attend: who computes self-attention (attention.py).
-            memory: what earlier chunks left, one a block (`new_memory`); needs ``chunk``.
+            memory: what earlier chunks left, one a block (`new_memory`). The latents are then one chunk, ``origin``
+                says where, and the result is that of a whole forward with ``chunk``.
 
         Raises:
             ConfigError: sizes that the patch does not divide, or channels of another model.
@@ -96,7 +102,7 @@ class DiT(nn.Module):
             else self.prepare(text, text_mask=text_mask, image=image, controls=controls)
         )
         grid = self.grid(latents, origin)
-        reach = Reach(grid=grid, window=self.config.window, chunk=chunk)
+        reach = Reach(grid=grid, window=self.config.window, chunk=chunk, first_chunk=first_chunk)
         table = rope_table(grid, self.config.head_dim, latents.device)  # l 1 e/2
 
         x = self.patch_in(patches(latents, self.config.patch))  # b f s d
@@ -292,7 +298,7 @@ def _heads(x: Tensor, num_heads: int) -> Tensor:
     return x.unflatten(-1, (num_heads, -1))  # b l (n e) -> b l n e
 
 
-def _initialise(layer: nn.Module) -> None:
+def initialise(layer: nn.Module) -> None:
     """Weights to start training from: Xavier for matrices, as Wan does; fused ones as the matrices they hold."""
     if isinstance(layer, nn.Linear) and not isinstance(layer, ZeroLinear):
         rows = layer.out_features
