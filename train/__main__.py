@@ -14,6 +14,7 @@ from . import config
 # stage: (its settings, "module:function taking (settings, preset)")
 STAGES = {
     "dit": (config.TrainRun, "train.trainer:train_dit"),
+    "text": (config.TextRun, "train.text:train_text"),
     "vae": (config.VAERun, "train.vae:train_vae"),
 }
 

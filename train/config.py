@@ -112,6 +112,25 @@ class VAERun:
         check_positive(self, "steps", "batch_size", "muon_lr", "adam_lr", "evaluate_every", "num_eval")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextRun:
+    """Train the preset's text encoder on captions and their scene graphs, in one process."""
+
+    preset: Annotated[str, tyro.conf.Positional]
+    data: str  # folder of playground clips: their sidecars are read
+    out: str  # local folder: weights/, checkpoints/, metrics.jsonl; an earlier run in it is continued
+    steps: int = 1500
+    batch_size: int = 64  # captions
+    lr: float = 2e-3
+    checkpoint_minutes: float = 2.0
+    evaluate_every: int = 100  # steps
+    threads: int = 0  # 0: as many as torch takes
+    seed: int = 0
+
+    def __post_init__(self):
+        check_positive(self, "steps", "batch_size", "lr", "evaluate_every")
+
+
 def check_positive(run: object, *names: str) -> None:
     """Raises ConfigError naming the first field that is not above zero."""
     for name in names:

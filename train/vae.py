@@ -29,6 +29,7 @@ from .clips import find_clips, load_pixels
 from .config import VAERun
 from .ema import EMA
 from .optimizer import Muon, schedule, split_for_muon
+from .state import append_line, load_state, save_state
 
 _console = Console()
 
@@ -54,7 +55,7 @@ def train_vae(run: VAERun, preset: Preset) -> Path:
         if state.step % run.evaluate_every == 0 or state.step == run.steps:
             record |= state.evaluate(val, out / "samples")
             _console.print(_line(state.step, run.steps, record), soft_wrap=True)
-        _append(out / "metrics.jsonl", record)
+        append_line(out / "metrics.jsonl", record)
         if time.monotonic() - saved > 60 * run.checkpoint_minutes:
             state.save(out / "checkpoints" / "vae.pt")
             state.export(out / "weights", train)
@@ -121,26 +122,19 @@ class VAEState:
         return {"psnr_db": float((10 * torch.log10(4 / mse)).mean()), "edge_error": float(torch.stack(edges).mean())}
 
     def save(self, path: Path) -> None:
-        """Whole or not at all: written beside, then renamed."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
         content = {
             "step": self.step,
             "vae": self.vae.state_dict(),
             "ema": self.ema.shadow,
             "optimizers": [o.state_dict() for o in self.optimizers],
         }
-        try:
-            torch.save(content, part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        save_state(path, content)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of this run if there is one. A longer ``steps`` stretches the schedule."""
-        if not path.exists():
+        content = load_state(path)
+        if content is None:
             return
-        content = torch.load(path, weights_only=True)
         self.step = content["step"]
         self.vae.load_state_dict(content["vae"])
         self.ema.shadow = content["ema"]
@@ -227,8 +221,3 @@ def _to_uint8(film: Tensor) -> np.ndarray:
 def _line(step: int, steps: int, record: dict[str, float]) -> str:
     told = (f"{name} {record[name]:.3g}" for name in ("loss", "psnr_db", "edge_error", "kl", "grad_norm", "step_s"))
     return f"step {step}/{steps}  " + "  ".join(told)
-
-
-def _append(path: Path, record: dict[str, float]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
