@@ -26,7 +26,7 @@ from kling import shards, storage
 from kling.errors import ConfigError, KlingError
 from kling.presets import Preset
 
-_MAX_BLOCKS = 2000  # blocks cost the scheduler time; below this every file is a block of its own
+_MAX_BLOCKS = 256  # blocks cost the scheduler time; up to so many files, each is a block of its own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from kling.shapes import Frames
 
 UNIT_BYTES = 48 * 2**20
 # Raised whenever a stage changes what it writes, so that old and new rows never mix in one data set.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 
 class FilteredError(Exception):
@@ -78,6 +78,7 @@ class Clip:
     split: str
     pixels: Frames
     scores: dict[str, float] = field(default_factory=dict)
+    look: str = ""  # perceptual hash (kling.shards.SCHEMA)
     captions: list[dict[str, str]] = field(default_factory=list)
     labels: str | None = None
     plan: str | None = None

@@ -8,13 +8,27 @@ Video pixels are ``b c f h w`` float in [-1, 1] inside kling and ``f h w c`` uin
 Latents are ``b c f h w`` on the VAE's grid. Types are checked at run time under test only (tests/conftest.py).
 """
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
-Video: TypeAlias = Float[Tensor, "b 3 F H W"]  # pixels in [-1, 1]; capitals: the pixel grid, not the latent one
-Latents: TypeAlias = Float[Tensor, "b c f h w"]
-Tokens: TypeAlias = Float[Tensor, "b l d"]
 Frames: TypeAlias = UInt8[np.ndarray, "f h w 3"]  # RGB, as files and people see it
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Video: TypeAlias = Float[Tensor, "b 3 f h w"]  # pixels in [-1, 1]
+    Latents: TypeAlias = Float[Tensor, "b c f h w"]
+    Tokens: TypeAlias = Float[Tensor, "b l d"]
+
+
+def __getattr__(name: str) -> Any:
+    """Types of tensors, made when they are asked for: who handles frames alone (curation, files) loads no torch."""
+    axes = {"Video": "b 3 f h w", "Latents": "b c f h w", "Tokens": "b l d"}
+    if name not in axes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torch import Tensor
+
+    globals()[name] = Float[Tensor, axes[name]]
+    return globals()[name]

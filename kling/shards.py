@@ -40,6 +40,8 @@ SCHEMA = pa.schema(
         ("text_states", pa.list_(pa.large_binary())),  # l d each
         ("text_tokens", pa.list_(pa.int32())),  # l of each
         ("scores", pa.map_(pa.string(), pa.float64())),  # every score by name; thresholds are applied later
+        ("look", pa.string()),  # perceptual hash: hex, 64 bits each of the first, middle and last frame
+        ("duplicate_of", pa.string()),  # clip_id of an earlier clip that looks the same; null: none does
         ("labels", pa.string()),  # JSON: scene > objects > actions
         ("plan", pa.string()),  # JSON of kling.scene.plan.ScenePlan; null for real footage
         ("track", pa.string()),  # JSON of kling.scene.plan.SceneTrack; null for real footage

@@ -54,7 +54,7 @@ def main() -> None:
         except MemoryError:
             answer, arrays = {"error": "decoding needs more memory than the limit"}, []
         except (FFmpegError, ValueError, OSError, ArithmeticError, cv2.error) as error:
-            answer, arrays = {"error": _plain(error)}, []
+            answer, arrays = {"error": f"cannot be read as a video ({_plain(error)})"}, []
         _send(out, answer, arrays)
 
 
@@ -68,7 +68,12 @@ def _send(out: BinaryIO, answer: dict[str, Any], arrays: list[np.ndarray]) -> No
 
 def _plain(error: Exception) -> str:
     """FFmpeg's words without the path of a temporary file."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return (
+        "not a container of moving pictures"
+        if words == "Invalid argument"
+        else words.removesuffix(" found when processing input")
+    )
 
 
 def _scan(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], list[np.ndarray]]:

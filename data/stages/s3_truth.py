@@ -1,6 +1,9 @@
 """Step 3: take over the ground truth of a playground clip, for exactly the frames that were kept."""
 
 import json
+import math
+
+from pydantic import ValidationError
 
 from data.work import Clip, Unit
 from kling.presets import ClipSpec
@@ -11,7 +14,13 @@ def take_truth(unit: Unit, spec: ClipSpec) -> Unit:
     """Captions, plan, track and split from the sidecar; clips without one are left as they are."""
     if unit.sidecar is None:
         return unit
-    sidecar = Sidecar.model_validate_json(unit.sidecar)
+    try:
+        sidecar = Sidecar.model_validate_json(unit.sidecar)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        for clip in unit.clips:
+            clip.failed = f"truth: its sidecar cannot be read ({problem['msg']} at {problem['loc'] or 'the start'})"
+        return unit
     for clip in unit.clips:
         _fill(clip, sidecar, spec)
     return unit
@@ -69,6 +78,4 @@ def _resampled(sidecar: Sidecar, frames: list[int], spec: ClipSpec) -> SceneTrac
 
 def _cropped_fov(fov_deg: float, kept: float) -> float:
     """Field of view of the middle share of a picture's height (pinhole camera)."""
-    import math
-
     return math.degrees(2 * math.atan(kept * math.tan(math.radians(fov_deg) / 2)))

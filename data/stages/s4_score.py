@@ -1,19 +1,54 @@
 """Step 4: score. Every number is stored; thresholds are applied later, by whoever reads the rows."""
 
+import cv2
+import numpy as np
+
 from data.work import Clip
-from kling.quality import picture, stillness
+from kling.quality import camera, motion, picture, semantic, stillness, temporal, total
+from kling.shapes import Frames
+
+_EMBEDDER = semantic.PixelStatistics()
 
 
 def score_clip(clip: Clip) -> None:
     """Add the clip's scores by name (docs/curation.md lists them)."""
-    pictures = picture.measure(clip.pixels)
-    still = stillness.measure(clip.pixels)
+    cv2.setNumThreads(1)  # workers share the cores already; and sums stay the same on every machine
+    frames = clip.pixels
+    flow = motion.flows(motion.shrink(frames))
+    pictures, still = picture.measure(frames), stillness.measure(frames)
+    moved, times = motion.measure(frames, flow), temporal.measure(frames, flow)
+    whole, seen = total.measure(frames, _EMBEDDER, flow), camera.measure(frames)
+    for name in ("sharpness", "blockiness", "noise", "brightness", "contrast", "clipped", "colorfulness"):
+        clip.scores[name] = getattr(pictures, name)
+    for name in ("total", "motion", "tracking", "semantic", "fidelity", "detail"):
+        clip.scores[name] = getattr(whole, name)
+    for name in ("pan", "tilt", "zoom", "roll", "fit"):
+        clip.scores[f"camera_{name}"] = getattr(seen, name)
     clip.scores |= {
-        name: getattr(pictures, name)
-        for name in ("sharpness", "blockiness", "noise", "brightness", "contrast", "clipped", "colorfulness")
-    }
-    clip.scores |= {
+        "speed": moved.speed,
+        "moving_share": moved.moving_share,
+        "warp_error": moved.warp_error,
         "frozen_frames": float(len(still.frozen)),
         "still_share": still.still_share,
-        "frame_difference": float(sum(still.difference) / max(1, len(still.difference) - 1)),
+        "jumps": float(len(times.critical)),
+        "flicker": times.flicker,
+        "steadiness": times.mean,
+        "trend": times.trend.slope,
+        "trend_p": times.trend.p_value,
+        "drift_p": times.drift.p_value,
+        "drift": sum(value**2 for value in times.drift.per_frame) ** 0.5,
     }
+    clip.look = _look(frames)
+
+
+def _look(frames: Frames) -> str:
+    """Perceptual hashes (hex, 64 bits each) of the first, middle and last frame: alike clips have near hashes.
+
+    The signs of the low frequencies of a 32x32 luma picture against their median (Zauner 2010, section 3.2).
+    """
+    bits = []
+    for frame in (frames[0], frames[len(frames) // 2], frames[-1]):
+        small = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+        low = cv2.dct(small.astype(np.float32))[:8, :8].ravel()
+        bits += list(low > np.median(low[1:]))
+    return np.packbits(bits).tobytes().hex()

@@ -1,18 +1,50 @@
-"""Step 5: caption what has no caption yet, from what was measured. It says no more than that."""
+"""Step 5: label and caption what has no ground truth, from what was measured. It says no more than that."""
+
+import json
 
 from data.work import Clip
+from kling.quality import camera
+
+_CAMERA_JA = {
+    "pan left": "カメラが左へ振られる", "pan right": "カメラが右へ振られる",
+    "tilt up": "カメラが上を向く", "tilt down": "カメラが下を向く",
+    "zoom in": "カメラが寄る", "zoom out": "カメラが引く",
+    "roll left": "カメラが左に傾く", "roll right": "カメラが右に傾く",
+}  # fmt: skip
 
 
 def caption_clip(clip: Clip) -> None:
-    """An English and a Japanese template caption, for footage without ground truth."""
-    if clip.captions:
-        return
-    brightness, difference = clip.scores["brightness"], clip.scores["frame_difference"]
-    light = 0 if brightness < 0.25 else 2 if brightness > 0.65 else 1
-    motion = 0 if difference < 1 else 2 if difference > 8 else 1
-    english = f"{('a dark', 'a', 'a bright')[light]} video with {('hardly any', 'some', 'much')[motion]} motion"
-    japanese = f"{('暗い', '', '明るい')[light]}映像、{('ほとんど動きがない', '動きがある', '動きが大きい')[motion]}"
-    clip.captions = [
-        {"text": english, "language": "en", "family": "template"},
-        {"text": japanese, "language": "ja", "family": "template"},
-    ]
+    """Measured labels, and an English and a Japanese template caption made of them, for footage without ground truth.
+
+    Objects and actions are not among the labels: nothing here recognises them.
+    """
+    move = camera.name_of(*(clip.scores[f"camera_{name}"] for name in ("pan", "tilt", "zoom", "roll")))
+    if clip.labels is None:
+        light = _grade(clip.scores["brightness"], 0.25, 0.65, ("dark", "medium", "bright"))
+        motion = _grade(clip.scores["speed"], 0.002, 0.02, ("little", "some", "much"))
+        labels = {"scene": {"light": light, "motion": motion, "camera": move}, "objects": [], "actions": []}
+        clip.labels = json.dumps({**labels, "origin": "measured"}, ensure_ascii=False, sort_keys=True)
+    if not clip.captions:
+        scene = json.loads(clip.labels)["scene"]
+        clip.captions = [
+            {"text": _english(scene), "language": "en", "family": "template"},
+            {"text": _japanese(scene), "language": "ja", "family": "template"},
+        ]
+
+
+def _grade(value: float, low: float, high: float, words: tuple[str, str, str]) -> str:
+    return words[0] if value < low else words[2] if value > high else words[1]
+
+
+def _english(scene: dict[str, str]) -> str:
+    light = {"dark": "a dark", "medium": "a", "bright": "a bright"}[scene["light"]]
+    motion = {"little": "hardly any", "some": "some", "much": "much"}[scene["motion"]]
+    kind, _, direction = scene["camera"].partition(" ")
+    move = "the camera is still" if kind == "static" else f"the camera {kind}s {direction}"
+    return f"{light} video with {motion} motion; {move}"
+
+
+def _japanese(scene: dict[str, str]) -> str:
+    light = {"dark": "暗い", "medium": "", "bright": "明るい"}[scene["light"]]
+    motion = {"little": "ほとんど動きがない", "some": "動きがある", "much": "動きが大きい"}[scene["motion"]]
+    return f"{light}映像、{motion}、{_CAMERA_JA.get(scene['camera'], 'カメラは動かない')}"

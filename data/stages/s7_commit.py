@@ -119,7 +119,20 @@ def _row(clip: Clip, source: Source, recipe: Recipe) -> dict:
         "text_states": [states.tobytes() for states in clip.text_states],
         "text_tokens": [len(states) for states in clip.text_states],
         "scores": sorted(clip.scores.items()),
+        "look": clip.look,
+        "duplicate_of": None,  # known when all clips are
         "labels": clip.labels,
         "plan": clip.plan,
         "track": clip.track,
     }
+
+
+def read_seconds(dataset: str) -> dict[str, float]:
+    """Working time of each stage, summed over everything that is committed; empty when the work folder is gone."""
+    work, total = storage.join(dataset, "work"), dict[str, float]()
+    for uri in storage.list_files(work) if storage.exists(work) else []:
+        if uri.endswith(".parquet"):
+            notes = pq.read_schema(io.BytesIO(storage.read_bytes(uri))).metadata or {}
+            for stage, spent in json.loads(notes.get(_SECONDS, b"{}")).items():
+                total[stage] = total.get(stage, 0.0) + spent
+    return total

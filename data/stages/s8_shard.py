@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from data.duplicates import Looks
 from data.ledger import checked_counts, write_ledger
 from data.stages.s7_commit import parquet_bytes, read_outcome, read_unit
 from data.work import Outcome, Recipe, Source
@@ -63,15 +64,19 @@ def write_shards(dataset: str, sources: list[Source], recipe: Recipe) -> shards.
     """
     writers: dict[tuple[str, str], _Writer] = {}
     outcomes, num_rows = [], 0
+    index = Looks()
     for source in sources:
         outcome = read_outcome(dataset, source)
         rows_of_source, failed = 0, {}
-        for index in range(outcome.num_units):
-            unit = read_unit(dataset, source, index)
+        for number in range(outcome.num_units):
+            unit = read_unit(dataset, source, number)
             failed |= unit.failed
             rows_of_source += unit.rows.num_rows
             for row in _rows(unit.rows):
                 key = (row["split"][0].as_py(), row["bucket"][0].as_py())
+                original = index.add(row["clip_id"][0].as_py(), row["look"][0].as_py())
+                at = row.schema.get_field_index("duplicate_of")
+                row = row.set_column(at, row.schema.field(at), pa.array([original], pa.string()))
                 writers.setdefault(key, _Writer(dataset, *key)).add(row)
         num_rows += rows_of_source
         outcomes.append(_settled(outcome, rows_of_source, failed))

@@ -7,8 +7,10 @@ import numpy as np
 from kling.quality.picture import luma
 from kling.shapes import Frames
 
-# Mean difference in grey levels below which a frame repeats the one before it: coding noise of a still picture.
-_SAME = 0.35
+# A frame repeats the one before it when they differ by less than this (grey levels, mean), or than this share of the
+# clip's usual difference: coding noise of a still picture is below both.
+_SAME, _SAME_SHARE = 0.12, 0.12
+_MOVES = 0.4  # usual difference of a clip that moves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +27,13 @@ def measure(frames: Frames) -> Stillness:
     """A still scene under a still camera has no frozen frames: freezing shows only against motion."""
     grey = luma(frames)
     difference = np.concatenate([[0.0], np.abs(np.diff(grey, axis=0)).mean(axis=(1, 2))])
-    same = difference[1:] < _SAME
-    moving = difference[1:][~same]
+    usual = float(np.quantile(difference[1:], 0.75)) if len(grey) > 1 else 0.0
+    same = difference[1:] < max(_SAME, _SAME_SHARE * usual)
     run = longest = 0
     for repeated in same:
         run = run + 1 if repeated else 0
         longest = max(longest, run)
-    moves = moving.size > 0 and float(np.median(moving)) > 3 * _SAME
+    moves = usual > _MOVES
     return Stillness(
         frozen=tuple(int(i) + 1 for i in np.flatnonzero(same)) if moves else (),
         still_share=float(same.mean()) if same.size else 1.0,

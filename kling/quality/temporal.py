@@ -1,0 +1,180 @@
+"""Temporal consistency: similarity of neighbouring frames, its trend with significance, critical points, drift.
+
+Similarity of two neighbouring frames is measured on small blurred colour pictures, so that noise does not count. A
+critical point is a step that stands out from the steps around it. Drift is a slow change of the look (light, colour)
+that motion does not explain; each is tested with a p-value, and a short or lively clip simply proves nothing.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy import special
+
+from kling.quality.motion import flows, shrink, warp
+from kling.shapes import Frames
+
+_SMALL_PX = 32
+_WINDOW = 4  # steps to each side that a step is compared with
+_STANDS_OUT = 2.2  # times the typical step around it
+_FLOOR = 1.5  # grey levels: below this no step is a jump
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """A straight line through a series, least squares; p corrected for the correlation of neighbouring values."""
+
+    slope: float  # change a frame
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        return self.p_value < 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """Slow change of the look along the motion, grey levels a frame: luma, red-green, yellow-blue."""
+
+    per_frame: tuple[float, float, float]
+    p_value: float  # of the strongest of the three, corrected for there being three
+
+    @property
+    def significant(self) -> bool:
+        return self.p_value < 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temporal:
+    """One clip."""
+
+    similarity: tuple[float, ...]  # of frame i and i+1, 0..1
+    mean: float
+    trend: Trend  # of the similarity: falling means that the clip becomes less steady
+    drift: Drift
+    critical: tuple[int, ...]  # frames that do not follow from the one before
+    flicker: float  # grey levels by which brightness goes to and fro between neighbouring frames
+    flicker_frames: tuple[float, ...]  # the same for each inner frame
+
+
+def measure(frames: Frames, flow: np.ndarray | None = None) -> Temporal:
+    """Measure a clip; ``flow`` as in `kling.quality.motion.measure`."""
+    small = _small(frames)
+    steps = np.abs(np.diff(small, axis=0)).mean(axis=(1, 2, 3))
+    similarity = np.exp(-steps / 20)
+    flicker = _flicker(small)
+    return Temporal(
+        similarity=tuple(float(s) for s in similarity),
+        mean=float(similarity.mean()) if similarity.size else 1.0,
+        trend=linear_trend(similarity),
+        drift=drift(frames, flow),
+        critical=critical_points(steps),
+        flicker=float(flicker.mean()) if flicker.size else 0.0,
+        flicker_frames=tuple(float(f) for f in flicker),
+    )
+
+
+def critical_points(steps: np.ndarray) -> tuple[int, ...]:
+    """Frames whose step from the frame before stands out from the steps around it.
+
+    Args:
+        steps: size of each step (frame i to i+1), grey levels.
+
+    Returns:
+        Indices of the frames after the step. Two jumps closer than two frames may be told as one.
+    """
+    found = []
+    for i, step in enumerate(steps):
+        around = np.concatenate([steps[max(0, i - _WINDOW) : i], steps[i + 1 : i + 1 + _WINDOW]])
+        typical = float(np.median(around)) if around.size else 0.0
+        if step > _FLOOR and step > _STANDS_OUT * typical + 0.5:
+            found.append(i + 1)
+    return tuple(found)
+
+
+def linear_trend(series: np.ndarray) -> Trend:
+    """Regression over the frame number. A series of fewer than 4 values, or a constant one, has no trend (p = 1)."""
+    series = np.asarray(series, float)
+    if len(series) < 4 or np.ptp(series) < 1e-9:
+        return Trend(slope=0.0, p_value=1.0)
+    time = np.arange(len(series))
+    slope, offset = np.polyfit(time, series, 1)
+    rest = series - (offset + slope * time)
+    # Fewer independent values than frames widen the error of the slope (Bretherton et al. 1999).
+    freedom = _effective(rest) - 2
+    if freedom < 1:
+        return Trend(slope=float(slope), p_value=1.0)
+    error = np.sqrt((rest**2).sum() / freedom / ((time - time.mean()) ** 2).sum())
+    return Trend(slope=float(slope), p_value=_two_sided(slope, error, freedom))
+
+
+def drift(frames: Frames, flow: np.ndarray | None = None) -> Drift:
+    """Does the look change steadily, pixel for pixel along the motion? t-test of the changes against zero.
+
+    Along the motion, because a camera that turns to a darker wall is not drift. Jumps are left out by the median.
+    """
+    if len(frames) < 5:
+        return Drift(per_frame=(0.0, 0.0, 0.0), p_value=1.0)
+    flow = flows(shrink(frames)) if flow is None else flow
+    height, width = flow.shape[1:3]
+    colour = [_opponent(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)) for frame in frames]
+    changes = np.array(
+        [
+            np.median((warp(colour[i + 1], flow[i]) - colour[i]).reshape(-1, 3), axis=0)
+            + np.mean(np.clip(warp(colour[i + 1], flow[i]) - colour[i], -4, 4), axis=(0, 1))
+            for i in range(len(flow))
+        ]
+    )
+    changes /= 2
+    smallest, mean = 1.0, changes.mean(axis=0)
+    for channel in range(3):
+        values = changes[:, channel]
+        freedom = _effective(values - values.mean()) - 1
+        error = values.std(ddof=1) / np.sqrt(max(2.0, freedom + 1))
+        if error > 1e-6 and freedom >= 1:
+            smallest = min(smallest, _two_sided(values.mean(), error, freedom))
+        elif abs(values.mean()) > 1e-3:
+            smallest = 0.0
+    return Drift(per_frame=(float(mean[0]), float(mean[1]), float(mean[2])), p_value=min(1.0, 3 * smallest))
+
+
+def _two_sided(value: float, error: float, freedom: float) -> float:
+    """p of Student's t (scipy.stats says the same, and takes a second to import)."""
+    if error < 1e-12:
+        return 0.0
+    return float(special.betainc(freedom / 2, 0.5, freedom / (freedom + (value / error) ** 2)))
+
+
+def _effective(rest: np.ndarray) -> float:
+    """Number of independent values in a series with the lag-1 correlation of this one."""
+    power = float((rest**2).sum())
+    if len(rest) < 4 or power < 1e-12:
+        return float(len(rest))
+    correlation = max(0.0, float((rest[1:] * rest[:-1]).sum()) / power)
+    return len(rest) * (1 - correlation) / (1 + correlation)
+
+
+def _small(frames: Frames) -> np.ndarray:
+    """f h w 3 float32 (luma and two colour differences), small and blurred."""
+    pictures = []
+    for frame in frames:
+        picture = cv2.resize(frame, (_SMALL_PX, _SMALL_PX), interpolation=cv2.INTER_AREA)
+        pictures.append(_opponent(cv2.GaussianBlur(picture, (0, 0), 1.0)))
+    return np.stack(pictures)
+
+
+def _opponent(picture: np.ndarray) -> np.ndarray:
+    """h w 3: luma, red minus green, yellow minus blue; grey levels."""
+    red, green, blue = (picture[..., i].astype(np.float32) for i in range(3))
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue
+    return np.stack([grey, (red - green) / 2, (red + green) / 4 - blue / 2], axis=-1)
+
+
+def _flicker(small: np.ndarray) -> np.ndarray:
+    """To and fro of the brightness of each sixteenth of the picture; what goes one way is motion or a fade."""
+    if len(small) < 3:
+        return np.zeros(0)
+    cells = small[..., 0].reshape(len(small), 4, _SMALL_PX // 4, 4, _SMALL_PX // 4).mean(axis=(2, 4))
+    whole = np.median(cells, axis=(1, 2))  # most of the picture must go along
+    up, down = whole[1:-1] - whole[:-2], whole[2:] - whole[1:-1]
+    return np.where(up * down < 0, np.minimum(np.abs(up), np.abs(down)), 0.0)
