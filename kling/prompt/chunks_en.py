@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from kling.prompt.lexical import Token
+from kling.prompt.lexical import Token, as_count
 from kling.prompt.syntactic import Attribute, Phrase
 
 ATTRIBUTES = ("color", "size", "material", "finish")
@@ -243,7 +243,7 @@ class Chunker:
             noun.head, noun.plural = "one", token.form == "s"
             return position + 1
         if number and noun.count is None:
-            noun.count = round(float(number.replace(",", "."))) if number[0].isdigit() else None
+            noun.count = as_count(number)
             noun.plural = noun.count != 1
             return position + 1
         if vague and opens:

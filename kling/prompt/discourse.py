@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from kling.prompt.graph import ObjectNode
+from kling.prompt.graph import SHAPES, ObjectNode
 from kling.prompt.syntactic import Attribute, Clause, Phrase, Syntax
 
 MAX_OBJECTS = 8
@@ -95,8 +95,10 @@ class Discourse:
     def _described(self, phrase: Phrase, avoid: tuple[str, ...]) -> list[str]:
         attributes = self._attributes(phrase)
         shape = phrase.head
-        if not phrase.known and not self.free_nouns:
+        if not self.free_nouns and shape and shape not in SHAPES:
             self.lost.append(phrase.text)
+            return []
+        if phrase.count == 0:
             return []
         if phrase.ordinal and self.anaphora:
             fitting = [n for n, thing in self.things.items() if thing.fits(shape, {}) and thing.shows(attributes)]

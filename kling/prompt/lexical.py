@@ -274,7 +274,7 @@ def _longest(words: list[Token], position: int) -> tuple[Token, int]:
                 length,
             )
     word = words[position]
-    if word.text.replace(".", "").replace(",", "").isdigit():
+    if word.text.replace(".", "").replace(",", "").isdecimal():
         number = Sense(kind="number", value=word.text)
         return replace(word, senses=(number,)), 1
     return word, 1
@@ -282,6 +282,12 @@ def _longest(words: list[Token], position: int) -> tuple[Token, int]:
 
 def _plain_token(word: Token) -> Token:
     return replace(word, senses=_canonical().get(word.text, ()))
+
+
+def as_count(number: str) -> int:
+    """A whole number of things; what has too many digits is merely very many."""
+    digits = number.replace(",", ".").partition(".")[0]
+    return int(digits) if len(digits) < 7 else 10**6
 
 
 def detect_language(prompt: str) -> str:

@@ -144,7 +144,7 @@ def _longest(words: list[Token], position: int, entries: dict[str, tuple[Sense, 
                 length,
             )
     word = words[position]
-    if word.text.replace(".", "").isdigit():
+    if word.text.replace(".", "").isdecimal():
         word = Token(
             text=word.text, lemma=word.lemma, form=word.form, senses=(Sense(kind="number", value=word.text),),
             start=word.start, end=word.end,

@@ -59,15 +59,15 @@ class Composer:
             self._clause(clause)
         self._unmentioned()
         self._places()
-        events = self._timed()
+        nameless = {name for name, thing in self.people.things.items() if not thing.shape}  # "a big rolls"
+        self.lost += [self.people.things[name].node().phrase for name in sorted(nameless)]
+        events = [e for e in self._timed() if not nameless & {e.agent, e.patient}]
         self._follow(events)
         scene = self._scene()
         things = self.people.things
         graph = SceneGraph(
             objects=tuple(thing.node() for thing in things.values() if thing.shape),
-            relations=tuple(
-                dict.fromkeys(r for r in self.relations if things[r.subject].shape and things[r.object].shape)
-            ),
+            relations=tuple(dict.fromkeys(r for r in self.relations if not nameless & {r.subject, r.object})),
             events=tuple(events),
             camera=self._moves(),
             not_understood=(*self.people.lost, *self.lost),

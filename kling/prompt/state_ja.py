@@ -8,7 +8,7 @@ from kling.prompt.syntactic import Attribute, Clause, Link
 ATTRIBUTES = ("color", "size", "material", "finish")
 SCENE = ("setting", "lighting", "gravity", "style", "world")
 # 箱の左に, 箱の奥に: directions that are places of something.
-SIDE = {
+_SIDE = {
     "left": "left_of",
     "right": "right_of",
     "toward": "in_front_of",
@@ -125,6 +125,14 @@ class VerbGroup:
     subordinate: str = ""
     end: int = 0  # position after the endings
     after: int = 0  # position after ながら, 前に and the like
+
+
+def as_relation(token: Token | None) -> str | None:
+    """箱の左に, 箱の上に: where something is, seen from the phrase before."""
+    if token is None:
+        return None
+    side = token.value("place") or token.value("direction")
+    return token.value("relation") or _SIDE.get(side or "")
 
 
 def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:

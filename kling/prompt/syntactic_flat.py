@@ -1,5 +1,7 @@
 """The ablation's level 2: no sentences. Adjectives go to the next noun, a verb to the noun before it."""
 
+from dataclasses import replace
+
 from kling.prompt.lexical import Lexical, Token
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
 
@@ -26,11 +28,12 @@ def read_flat(lexical: Lexical) -> Syntax:
             pending.append(attribute)
         elif facts:
             scene.append(facts)
-        elif number and number.isdigit():
+        elif number and number.isdecimal():
             count = int(number)
         elif token.has("verb", "move", "direction", "speed", "relation"):
             _extend(clauses, token, phrases)
-    return Syntax(phrases=tuple(phrases), clauses=tuple(clauses), scene=tuple(scene))
+    complete = tuple(c for c in clauses if all(n < len(phrases) for link in c.links for n in link.phrases))
+    return Syntax(phrases=tuple(phrases), clauses=complete, scene=tuple(scene))
 
 
 def _first(token: Token, kinds: tuple[str, ...]) -> Attribute | None:
@@ -47,8 +50,6 @@ def _unique(pending: list[Attribute]) -> tuple[Attribute, ...]:
 
 def _extend(clauses: list[Clause], token: Token, phrases: list[Phrase]) -> None:
     """A verb opens a clause about the noun before it; directions and speeds go to the clause before."""
-    from dataclasses import replace
-
     verb, move, last = token.value("verb"), token.value("move"), len(phrases) - 1
     if verb in ("be", "make", "begin"):
         return

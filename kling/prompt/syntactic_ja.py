@@ -7,16 +7,16 @@ A verb directly before a noun is a relative clause of that noun (立っている
 
 from dataclasses import replace
 
-from kling.prompt.lexical import Lexical, Token
+from kling.prompt.lexical import Lexical, Token, as_count
 from kling.prompt.state_ja import (
     ATTRIBUTES,
     HELPERS,
     PARTICLES,
     SCENE,
-    SIDE,
     Modifiers,
     OpenClause,
     VerbGroup,
+    as_relation,
     follows_verb,
     verb_group,
 )
@@ -166,7 +166,7 @@ class Reader:
             if found:
                 attributes.append((found.kind, found.value))
             position += 1
-        count = int(number) if number and number.isdigit() else 1
+        count = int(number) if number and number.isdecimal() else 1
         phrase = self._phrase(kind="elliptic", attributes=tuple(attributes), count=count, text=token.text)
         whole = next((p for p in reversed(self.phrases[:-1]) if len(p.parts) < (p.count or 0) and p.plural), None)
         if whole is not None and not self.parts:
@@ -182,7 +182,7 @@ class Reader:
         if found is not None and not self._is_head(position, token):
             return self._attribute(position, token, found.kind, found.value)
         number = token.value("number")
-        if number is not None and number.replace(".", "").isdigit():
+        if number is not None and number.replace(".", "").isdecimal():
             return self._number(position, number)
         if token.has("vague"):
             modifiers.count, modifiers.vague = int(token.value("vague") or 2), True
@@ -222,7 +222,7 @@ class Reader:
             return after + 1
         if following is not None and following.has("counter"):
             after += 1
-        self.modifiers.count = round(float(number))
+        self.modifiers.count = as_count(number)
         self.modifiers.words.append(number)
         if self._text(after) == "の":
             return after + 1
@@ -381,7 +381,7 @@ class Reader:
     def _genitive(self, position: int) -> int:
         """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
         token = self._at(position)
-        relation = self._as_relation(token)
+        relation = as_relation(token)
         if token is None or relation is None:
             if self.list:
                 self.lost.extend(self.phrases[i].text for i in self.list if self.phrases[i].kind == "somebody")
@@ -397,12 +397,6 @@ class Reader:
             return position + 2
         self.open.links.append(link)
         return position + (2 if following in ("に", "で", "を", "は", "が", "へ", "には", "から") else 1)
-
-    def _as_relation(self, token: Token | None) -> str | None:
-        if token is None:
-            return None
-        side = token.value("place") or token.value("direction")
-        return token.value("relation") or SIDE.get(side or "")
 
     # --- adverbs and verbs -------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ world     = settle(graph)                 level 4
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from kling.errors import InputError
+from kling.errors import ConfigError, InputError
 from kling.prompt.graph import SceneGraph
 from kling.prompt.lexical import Lexical, detect_language, read_english
 from kling.prompt.semantic import compose
@@ -48,8 +48,8 @@ def understand(prompt: str, *, language: str | None = None, skip: Collection[str
         InputError: the prompt is empty or longer than 2,500 characters.
         ConfigError: a Japanese prompt without SudachiPy installed; an unknown language or level.
     """
-    language = _checked(prompt, language, skip)
-    lexical = _lexical(prompt, language, skip)
+    language = check(prompt, language, skip)
+    lexical = read_words(prompt, language, skip)
     syntax = _syntax(lexical, skip)
     knowledge = None if "world" in skip else CommonSense()
     graph, doubts = compose(syntax, knowledge, compose_events="semantic" not in skip)
@@ -63,15 +63,14 @@ def understand(prompt: str, *, language: str | None = None, skip: Collection[str
         syntactic=syntax,
         graph=replace(graph, not_understood=lost),
         world=world,
-        confidence=_confidence(lexical, graph, lost, doubts),
+        confidence=confidence(lexical, graph, lost, doubts),
         not_understood=lost,
         doubts=doubts,
     )
 
 
-def _checked(prompt: str, language: str | None, skip: Collection[str]) -> str:
-    from kling.errors import ConfigError
-
+def check(prompt: str, language: str | None, skip: Collection[str]) -> str:
+    """The prompt's language, once everything asked for is possible (errors as ``understand``)."""
     if not prompt.strip():
         raise InputError(
             "the prompt is empty", where="prompt", fix="Say what happens: a red ball rolls across the grass"
@@ -88,7 +87,8 @@ def _checked(prompt: str, language: str | None, skip: Collection[str]) -> str:
     return language or detect_language(prompt)
 
 
-def _lexical(prompt: str, language: str, skip: Collection[str]) -> Lexical:
+def read_words(prompt: str, language: str, skip: Collection[str] = ()) -> Lexical:
+    """Level 1 in either language."""
     plain = "lexical" in skip
     if language == "ja":
         from kling.prompt.lexical_ja import read_japanese
@@ -112,7 +112,7 @@ def _syntax(lexical: Lexical, skip: Collection[str]) -> Syntax:
     return read_syntax(lexical, unknown_nouns=free)
 
 
-def _confidence(lexical: Lexical, graph: SceneGraph, lost: tuple[str, ...], doubts: tuple[str, ...]) -> float:
+def confidence(lexical: Lexical, graph: SceneGraph, lost: tuple[str, ...], doubts: tuple[str, ...]) -> float:
     """Share of the words that were used, less a tenth a doubt; little when nothing was found at all."""
     words = sum(1 for token in lexical.tokens if token.form != "punct")
     if not (graph.objects or graph.camera or graph.events):
