@@ -24,7 +24,12 @@ class Speaker:
 
     def _phrase(self, node: ObjectNode) -> tuple[str, str]:
         """(full, short): "small red rubber ball/balls" and "red ball/balls" as words before a noun and the noun."""
-        tables = ((en.SIZES, node.size), (en.FINISHES, node.finish), (en.COLORS, node.color), (en.MATERIALS, node.material))
+        tables = (
+            (en.SIZES, node.size),
+            (en.FINISHES, node.finish),
+            (en.COLORS, node.color),
+            (en.MATERIALS, node.material),
+        )
         adjectives = {id(table): self.choose.word(table[value]) for table, value in tables if value}
         noun = self.choose.word(en.NOUNS[node.shape])
         full = " ".join([*adjectives.values(), noun])
@@ -58,10 +63,15 @@ class Speaker:
         verb, _, tail = self.choose.word(en.VERBS[event.action]).partition("~")
         verb = _conjugate(verb, "gerund" if form == "gerund" else "plural" if plural else "singular")
         speed = self.choose.word(en.SPEEDS[event.speed]) if event.speed else ""
-        before = bool(speed.endswith("ly")) and not verb.startswith(("is ", "are ", "being ")) and self.choose.chance(0.5)
+        before = (
+            bool(speed.endswith("ly")) and not verb.startswith(("is ", "are ", "being ")) and self.choose.chance(0.5)
+        )
         direction = self.choose.word(en.DIRECTIONS[event.direction]) if event.direction else ""
         patient = self.name(event.patient) if event.patient else ""
-        tail = "" if direction and tail not in ("over", "to a stop") else tail  # "to the left in place" is no English
+        if tail == "over":  # "topples over to the left"
+            verb, tail = f"{verb} over", ""
+        elif direction and tail != "to a stop":  # "bounces to the left up and down" is no English
+            tail = ""
         parts = [subject, speed if before else "", verb, patient, direction, tail, "" if before else speed]
         return " ".join(part for part in parts if part)
 

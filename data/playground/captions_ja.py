@@ -26,7 +26,12 @@ class Speaker:
 
     def _phrase(self, node: ObjectNode) -> tuple[str, str]:
         """(full, short): 小さな光沢のある赤いゴムのボール, 赤いボール."""
-        tables = ((ja.SIZES, node.size), (ja.FINISHES, node.finish), (ja.COLORS, node.color), (ja.MATERIALS, node.material))
+        tables = (
+            (ja.SIZES, node.size),
+            (ja.FINISHES, node.finish),
+            (ja.COLORS, node.color),
+            (ja.MATERIALS, node.material),
+        )
         words = {id(table): self.choose.word(table[value]) for table, value in tables if value}
         noun = self.choose.word(ja.NOUNS[node.shape])
         return "".join([*words.values(), noun]), words.get(id(ja.COLORS), "") + noun

@@ -150,7 +150,6 @@ class Renderer:
             geom.specular, geom.shininess = stage.SURFACES["shiny"].specular, stage.SURFACES["shiny"].shininess
         elif item.finish == "matte":
             geom.specular = 0.0
-        geom.reflectance = surface.reflectance if item.proxy == "cube" else 0.0  # only flat faces mirror
         geom.emission = surface.emission
         if item.proxy == "cone":
             geom.dataid = 0
@@ -186,9 +185,10 @@ def _assets(mujoco, width_px: int, height_px: int):
     spec = mujoco.MjSpec()
     spec.visual.global_.offwidth, spec.visual.global_.offheight = width_px, height_px
     spec.visual.quality.offsamples = 4
-    spec.visual.quality.shadowsize = 1024
-    spec.visual.quality.numslices = 32
-    spec.visual.map.shadowclip = 3.0
+    # As fine as the picture can show, no finer: most of the time of a 64-pixel frame would go into shadows.
+    spec.visual.quality.shadowsize = int(np.clip(4 * height_px, 256, 4096))
+    spec.visual.quality.numslices = spec.visual.quality.numstacks = int(np.clip(height_px // 4, 18, 64))
+    spec.visual.map.shadowclip = 5.0
     spec.stat.extent, spec.stat.center = 1.0, [0, 0, 0]
     _texture(mujoco, spec, "sky", mujoco.mjtTexture.mjTEXTURE_SKYBOX, stage.sky_texture("studio", "studio"))
     for setting in stage.SETTINGS:

@@ -119,7 +119,7 @@ def _actors(rng, count: int, gravity: str | None) -> tuple[list[Event], list[Obj
     """Objects and what they do."""
     usual = [action for action in ACTIONS if (gravity != "zero" or action in _ZERO_G)]
     acting = 1 if count == 1 else int(rng.integers(1, min(count, 3) + 1))
-    ordered = acting > 1 and rng.random() < 0.5
+    ordered = acting > 1 and rng.random() < 0.5 and gravity is None  # on the moon there is no time for more
     objects: list[ObjectNode] = []
     events: list[Event] = []
     for i in range(count):
@@ -146,9 +146,9 @@ def _actors(rng, count: int, gravity: str | None) -> tuple[list[Event], list[Obj
         if action:
             patient = f"o{count}" if action == "collide" else None
             events.append(_event(rng, action, name, patient, len(events) if ordered else 0))
-    if count <= 3 and not ordered and len(events) == 1 and events[0].action in _THEN and rng.random() < 0.3:
-        then = str(rng.choice([a for a in _THEN[events[0].action] if gravity != "zero" or a in _ZERO_G] or ["stay"]))
-        if objects[0].shape in DOERS[then] and then != "stay":
+    if count <= 3 and gravity is None and len(events) == 1 and events[0].action in _THEN and rng.random() < 0.3:
+        then = str(rng.choice(_THEN[events[0].action]))
+        if objects[0].shape in DOERS[then]:
             events.append(_event(rng, then, "o1", None, 1))
     if len([e for e in events if e.action == "collide"]) > 1:  # one collision a clip keeps the picture readable
         first = next(e for e in events if e.action == "collide")

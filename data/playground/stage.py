@@ -28,16 +28,15 @@ class Surface:
     texture: str
     specular: float
     shininess: float
-    reflectance: float = 0.0
     emission: float = 0.0
 
 
 SURFACES: dict[str, Surface] = {
     "matte": Surface(texture="panels", specular=0.05, shininess=0.1),
-    "shiny": Surface(texture="panels", specular=1.0, shininess=0.75, reflectance=0.12),
+    "shiny": Surface(texture="panels", specular=1.0, shininess=0.75),
     "rubber": Surface(texture="dots", specular=0.12, shininess=0.15),
     "wood": Surface(texture="grain", specular=0.1, shininess=0.2),
-    "metal": Surface(texture="brushed", specular=1.0, shininess=0.45, reflectance=0.25),
+    "metal": Surface(texture="brushed", specular=1.0, shininess=0.45),
 }
 
 
@@ -89,7 +88,7 @@ LIGHTINGS: dict[str, Light] = {
         direction=(-0.7, 0.45, -0.9), diffuse=(0.72, 0.69, 0.62), ambient=(0.34, 0.36, 0.40), sky=(1.0, 1.0, 1.0)
     ),
     "dusk": Light(
-        direction=(0.9, 0.35, -0.6), diffuse=(0.80, 0.46, 0.26), ambient=(0.40, 0.33, 0.40), sky=(1.0, 0.66, 0.56)
+        direction=(0.9, 0.35, -0.6), diffuse=(0.74, 0.60, 0.48), ambient=(0.38, 0.35, 0.41), sky=(1.0, 0.70, 0.58)
     ),
 }
 

@@ -25,7 +25,15 @@ COLORS: dict[str, Words] = {
 SIZES: dict[str, Words] = {"small": w("small|little", "tiny"), "large": w("large|big", "huge")}
 MATERIALS: dict[str, Words] = {"rubber": w("rubber"), "wood": w("wooden|wood"), "metal": w("metal|metallic", "steel")}
 FINISHES: dict[str, Words] = {"matte": w("matte", "dull"), "shiny": w("shiny|glossy", "polished")}
-NUMBERS = {2: w("two", "a pair of"), 3: w("three"), 4: w("four"), 5: w("five"), 6: w("six"), 7: w("seven"), 8: w("eight")}
+NUMBERS = {
+    2: w("two", "a pair of"),
+    3: w("three"),
+    4: w("four"),
+    5: w("five"),
+    6: w("six"),
+    7: w("seven"),
+    8: w("eight"),
+}
 
 VERBS: dict[str, Words] = {
     "fall": w("fall/falls/falling|drop/drops/dropping", "plummet/plummets/plummeting"),

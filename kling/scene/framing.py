@@ -10,13 +10,15 @@ from kling.camera.moves import Move
 from kling.prompt.graph import CAMERA_MOVES, CameraMove
 from kling.scene.plan import UNIT_QUAT, CameraKey, PlannedCamera
 
-_STAGE_M = (0.80, 0.95)  # a scene is shown at least so far to each side, and so high: one small ball is not a close-up
+_STAGE_M = (0.72, 0.95)  # a scene is shown at least so far to each side, and so high: one small ball is not a close-up
 # Share of the picture's height below which the smallest object's diameter must not fall, by number of objects: at 64
 # pixels 9, 7 and 5.5 pixels. A camera that cannot keep everything in the picture at that distance lets something leave.
-_SMALLEST = ((3, 0.15), (5, 0.12), (99, 0.09))
+_SMALLEST = ((3, 0.16), (5, 0.13), (99, 0.10))
 
 # A camera that nobody looks through yet.
-UNPLACED = PlannedCamera(keys=(CameraKey(time_s=0.0, position_m=(0.0, -3.0, 1.0), quaternion=UNIT_QUAT, fov_y_deg=40.0),))
+UNPLACED = PlannedCamera(
+    keys=(CameraKey(time_s=0.0, position_m=(0.0, -3.0, 1.0), quaternion=UNIT_QUAT, fov_y_deg=40.0),)
+)
 
 
 def frame(

@@ -97,8 +97,8 @@ class _Moving:
         return bool(away < 0.06 and self.leaned_deg(start, end) < 12)
 
     def seen(self, start: int, end: int) -> bool:
-        """In the picture, most of it, for at least a third of the time."""
-        return bool((self.visibility[start:end] > 0.55).mean() >= 0.34)
+        """A good part of it is in the picture for at least a third of the time."""
+        return bool((self.visibility[start:end] > 0.4).mean() >= 0.34)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,8 @@ class _Scene:
         frames = self.plan.num_frames
         start = min(math.floor(begin * self.plan.fps + 1e-6), frames - 2)
         end = min(
-            [math.ceil(s * self.plan.fps) + 1 for s in later] + [frames, start + math.ceil(3 * self.plan.fps) + 1]
+            [math.floor(s * self.plan.fps + 1e-6) + 1 for s in later]
+            + [frames, start + math.ceil(3 * self.plan.fps) + 1]
         )
         touches = [
             (c.frame, c.a, c.b) for c in self.track.contacts if event.agent in (c.a, c.b) and start < c.frame < end
@@ -173,7 +174,7 @@ def _bounces(w: _Window) -> bool:
     if not touched:
         return False
     after = z[min(touched) - w.start :]
-    return bool(len(after) > 1 and after.max() - z.min() > 0.12 and z[0] - z.min() > 0.2)
+    return bool(len(after) > 1 and after.max() - z.min() > 0.1 and z[0] - z.min() > 0.15)
 
 
 def _rolls(w: _Window) -> bool:
@@ -188,7 +189,7 @@ def _slides(w: _Window) -> bool:
 
 def _thrown(w: _Window) -> bool:
     z = w.agent.position[w.start : w.end, 2]
-    rises = bool(z.max() - z[0] > 0.2)
+    rises = bool(z.max() - z[0] > 0.15)
     return rises and (w.event.direction == "up" or w.towards(0.3))
 
 

@@ -280,7 +280,7 @@ def _cost(graph, items: list[_Item], index: dict[str, int], places: np.ndarray) 
             hard += np.maximum(radius[i] + radius[j] + _GAP_M - distance, 0)
             delta = np.abs(places[:, i] - places[:, j])
             hides = np.maximum((radius[i] + radius[j]) * 0.8 - delta[:, 0], 0)
-            soft += hides * (0.4 if delta.ndim else 0.0)
+            soft += hides
     for relation in graph.relations:
         if relation.subject not in index or relation.object not in index or relation.subject == relation.object:
             continue

@@ -6,7 +6,7 @@ plainly under way, within the time that is left, whatever gravity is.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def _fall(case: _Case) -> Start:
 
 def _bounce(case: _Case) -> Start:
     rest = at_rest(case.proxy, case.rng)
-    height = _drop_m(case, 0.3, float(case.rng.uniform(0.85, 1.15)))
+    height = _drop_m(case, 0.33, float(case.rng.uniform(0.85, 1.15)))
     heading, speed = np.zeros(2), 0.0
     if case.event.direction in _TOWARDS:
         heading, speed = case.heading(), case.pick(0.3, 0.5, 0.8)
@@ -184,10 +184,10 @@ def _bounce(case: _Case) -> Start:
 
 
 def _throw(case: _Case) -> Start:
-    flight = min(0.75, 0.5 * case.time_s)
-    up = case.gravity * flight / 2 if case.gravity > 0 else 0.4
+    flight = min(0.75, 0.62 * case.time_s)
+    up = max(case.gravity * flight / 2, 0.9) if case.gravity > 0 else 0.4
     if case.event.direction == "up":
-        return Start(velocity_m_s=(0.0, 0.0, max(up, 0.5)), spin_rad_s=_tumble(case))
+        return Start(velocity_m_s=(0.0, 0.0, up), spin_rad_s=_tumble(case))
     heading, speed = case.heading(), case.pick(0.75, 1.15, 1.6)
     distance = speed * min(case.time_s, flight * 1.5)
     return Start(
@@ -264,13 +264,7 @@ def _collide(case: _Case) -> Start:
         start = _rolling(case, heading, speed)
     else:
         start = _sliding(case, heading, distance, end_speed=speed * 0.7)
-    return _with_travel(start, (heading[0] * distance, heading[1] * distance))
-
-
-def _with_travel(start: Start, travel: tuple[float, float]) -> Start:
-    from dataclasses import replace
-
-    return replace(start, travel_m=travel)
+    return replace(start, travel_m=(heading[0] * distance, heading[1] * distance))
 
 
 MOTIONS: dict[str, Callable[[_Case], Start]] = {

@@ -5,6 +5,9 @@ picture is the convex hull of a few projected points, and who hides whom follows
 never rendered (inference) and a clip that is (training) get the same numbers.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -71,11 +74,13 @@ def move(plan: ScenePlan) -> physics.Motion:
 
 def see(plan: ScenePlan, motion: physics.Motion, camera: CameraTrack, *, aspect: float = 1.0) -> SceneTrack:
     """Boxes, depths and visible shares of moving things in the camera's picture."""
-    objects = []
-    frames = [
-        _look(plan.objects, motion, i, np.asarray(camera.camera_to_world[i]), camera.fov_y_deg[i], aspect)
-        for i in range(len(camera.fov_y_deg))
+    poses_m, fov = np.array(camera.camera_to_world), np.array(camera.fov_y_deg)
+    views = [
+        _project(item, motion.position_m[:, k], motion.quaternion[:, k], poses_m, fov, aspect)
+        for k, item in enumerate(plan.objects)
     ]
+    shares = [_visible([view[i] for view in views], aspect) for i in range(len(fov))]
+    objects = []
     for k, item in enumerate(plan.objects):
         objects.append(
             ObjectTrack(
@@ -84,9 +89,9 @@ def see(plan: ScenePlan, motion: physics.Motion, camera: CameraTrack, *, aspect:
                 quaternion=_rows(motion.quaternion[:, k]),
                 velocity_m_s=_rows(motion.velocity_m_s[:, k]),
                 angular_velocity_rad_s=_rows(motion.angular_velocity_rad_s[:, k]),
-                box=tuple(frame[k][0] for frame in frames),
-                depth_m=tuple(frame[k][1] for frame in frames),
-                visibility=tuple(frame[k][2] for frame in frames),
+                box=tuple(view.box for view in views[k]),
+                depth_m=tuple(view.depth_m for view in views[k]),
+                visibility=tuple(share[k] for share in shares),
             )
         )
     contacts = tuple(
@@ -95,82 +100,115 @@ def see(plan: ScenePlan, motion: physics.Motion, camera: CameraTrack, *, aspect:
             a=touch.a,
             b=touch.b,
             impulse_n_s=round(touch.impulse_n_s, 5),
-            point_m=tuple(round(x, 5) + 0.0 for x in touch.point_m),
+            point_m=_row(touch.point_m),
         )
         for touch in motion.touches
     )
     return SceneTrack(fps=plan.fps, objects=tuple(objects), camera=camera, contacts=contacts)
 
 
+def _row(values: Iterable[float]) -> tuple:
+    # 10 micrometres: far below a pixel, far above what differs between machines' arithmetic. No negative zeros.
+    return tuple(round(float(x), 5) + 0.0 for x in values)
+
+
 def _rows(values: np.ndarray) -> tuple:
-    # 10 micrometres: far below a pixel, far above what differs between machines' arithmetic.
-    return tuple(tuple(round(float(x), 5) + 0.0 for x in row) for row in values)
+    return tuple(tuple(row) for row in (np.round(values, 5) + 0.0).tolist())
 
 
-def _look(objects, motion, frame: int, pose: np.ndarray, fov_y_deg: float, aspect: float) -> list:
-    """(box, depth, visibility) of each object in one frame."""
-    focal = 0.5 / np.tan(np.radians(fov_y_deg) / 2)  # in picture heights
-    height, width = _GRID_PX, max(1, round(_GRID_PX * aspect))
-    seen, masks = [], []
-    for k, item in enumerate(objects):
-        points = outline(item, motion.position_m[frame, k], motion.quaternion[frame, k], pose[:3, 3])
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        depth = float((motion.position_m[frame, k] - pose[:3, 3]) @ pose[:3, 2])
-        if local[:, 2].min() < _NEAR_M:
-            seen.append((None, round(depth, 5), 0.0))
-            masks.append(None)
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """One object in one picture."""
+
+    box: tuple | None
+    depth_m: float
+    hull_px: np.ndarray | None  # n 2 on the grid; None: (partly) behind the camera
+    area_px: float
+
+
+def _project(item: PlannedObject, position, quaternion, pose, fov_y_deg, aspect: float) -> list[_View]:
+    """One object in every picture. position: f 3, quaternion: f 4, pose: f 4 4, fov_y_deg: f."""
+    eye, turn = pose[:, :3, 3], pose[:, :3, :3]
+    points = outline(item, position, quaternion, eye)
+    local = np.einsum("fji,fnj->fni", turn, points - eye[:, None])
+    depth = np.einsum("fi,fi->f", position - eye, turn[:, :, 2]).round(5) + 0.0
+    scale = poses.focal(fov_y_deg)[:, None] / np.maximum(local[..., 2], 1e-6)
+    x, y = local[..., 0] * scale / aspect + 0.5, local[..., 1] * scale + 0.5
+    boxes = (np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1).round(5) + 0.0).tolist()
+    behind = local[..., 2].min(axis=1) < _NEAR_M
+    wide = max(1, round(_GRID_PX * aspect))
+    grid = np.ascontiguousarray(np.stack([x * wide, y * _GRID_PX], axis=2), np.float32)
+    views = []
+    for i, box in enumerate(boxes):
+        hull = None if behind[i] else cv2.convexHull(grid[i])
+        area = 0.0 if hull is None else max(float(cv2.contourArea(hull)), 1.0)
+        views.append(_View(box=None if behind[i] else tuple(box), depth_m=float(depth[i]), hull_px=hull, area_px=area))
+    return views
+
+
+def _visible(views: list[_View], aspect: float) -> list[float]:
+    """Share of each object's outline that is inside the picture and not hidden by nearer objects."""
+    hidden = np.zeros((_GRID_PX, max(1, round(_GRID_PX * aspect))), bool)
+    shares = [0.0] * len(views)
+    for k in sorted(range(len(views)), key=lambda k: views[k].depth_m):
+        hull = views[k].hull_px
+        if hull is None:
             continue
-        image = local[:, :2] / local[:, 2:] * focal
-        x, y = image[:, 0] / aspect + 0.5, image[:, 1] + 0.5
-        box = tuple(round(float(v), 5) + 0.0 for v in (x.min(), y.min(), x.max(), y.max()))
-        hull = cv2.convexHull(np.stack([x * width, y * height], axis=1).astype(np.float32))
-        mask = np.zeros((height, width), np.uint8)
-        # fillConvexPoly paints a pixel whose centre is inside; its coordinates count from pixel centres, 1/16 steps.
-        cv2.fillConvexPoly(mask, np.round((hull - 0.5) * 16).astype(np.int32), 1, shift=4)
-        seen.append((box, round(depth, 5), max(float(cv2.contourArea(hull)), 1.0)))
-        masks.append(mask.astype(bool))
-    hidden = np.zeros((height, width), bool)
-    result: list = [None] * len(objects)
-    for k in sorted(range(len(objects)), key=lambda k: seen[k][1]):  # nearest first
-        box, depth, area = seen[k]
-        if masks[k] is None:
-            result[k] = (None, depth, 0.0)
-            continue
-        share = float((masks[k] & ~hidden).sum()) / max(area, float(masks[k].sum()))
-        hidden |= masks[k]
-        result[k] = (box, depth, round(min(share, 1.0), 3))
-    return result
+        # Coordinates of fillConvexPoly count from pixel centres, here in sixteenths. Far outside they would overflow.
+        corners = np.clip((hull - 0.5) * 16, -(2**24), 2**24).round().astype(np.int32)
+        mask = cv2.fillConvexPoly(np.zeros(hidden.shape, np.uint8), corners, 1, shift=4).astype(bool)
+        share = float((mask & ~hidden).sum()) / max(views[k].area_px, float(mask.sum()))
+        shares[k] = round(min(share, 1.0), 3)
+        hidden |= mask
+    return shares
 
 
 def outline(item: PlannedObject, position: np.ndarray, quaternion: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """World points (n 3) whose picture's convex hull is the object's outline as seen from ``eye``."""
-    turn = poses.to_matrix(quaternion)
+    """World points (f n 3) whose picture's convex hull is the object's outline as seen from ``eye`` (f 3).
+
+    position: f 3, quaternion: f 4.
+    """
     a, b, c = item.half_size_m
     if item.proxy == "ball":
         return _rim(position, a, eye)
+    turn = _matrices(quaternion)
     if item.proxy == "capsule":
-        ends = [position + turn[:, 2] * s * max(c - a, 0.0) for s in (-1, 1)]
-        return np.concatenate([_rim(end, a, eye) for end in ends])
+        axis = turn[:, :, 2] * max(c - a, 0.0)
+        return np.concatenate([_rim(position + axis, a, eye), _rim(position - axis, a, eye)], axis=1)
     if item.proxy == "cube":
-        corners = np.array([(x, y, z) for x in (-a, a) for y in (-b, b) for z in (-c, c)])
-        return position + corners @ turn.T
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    ring = np.stack([a * np.cos(angles), b * np.sin(angles), np.full(24, -c)], axis=1)
-    other = ring * [1, 1, -1] if item.proxy == "cylinder" else np.array([[0.0, 0.0, c]])
-    return position + np.concatenate([ring, other]) @ turn.T
+        body = np.array([(x, y, z) for x in (-a, a) for y in (-b, b) for z in (-c, c)])
+    else:
+        ring = np.stack([a * _CIRCLE[0], b * _CIRCLE[1], np.full(len(_CIRCLE[0]), -c)], axis=1)
+        body = np.concatenate([ring, ring * [1, 1, -1] if item.proxy == "cylinder" else [[0.0, 0.0, c]]])
+    return position[:, None] + np.einsum("fij,nj->fni", turn, body)
+
+
+_CIRCLE = np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)
 
 
 def _rim(center: np.ndarray, radius: float, eye: np.ndarray) -> np.ndarray:
-    """The circle in which the cone of sight touches a sphere."""
+    """The circle in which the cone of sight touches a sphere. center, eye: f 3."""
     sight = eye - center
-    distance = np.linalg.norm(sight)
-    sight = sight / max(distance, 1e-9)
-    ratio = min(radius / max(distance, 1e-9), 0.999)
-    side = np.cross(sight, [0.0, 0.0, 1.0] if abs(sight[2]) < 0.9 else [1.0, 0.0, 0.0])
-    side /= np.linalg.norm(side)
+    distance = np.maximum(np.linalg.norm(sight, axis=1, keepdims=True), 1e-9)
+    sight = sight / distance
+    ratio = np.minimum(radius / distance, 0.999)
+    other = np.where(np.abs(sight[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
+    side = np.cross(sight, other)
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
     up = np.cross(sight, side)
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)[:, None]
-    return center + radius * (ratio * sight + np.sqrt(1 - ratio**2) * (np.cos(angles) * side + np.sin(angles) * up))
+    around = _CIRCLE[0][:, None] * side[:, None] + _CIRCLE[1][:, None] * up[:, None]
+    return center[:, None] + radius * (ratio * sight)[:, None] + radius * np.sqrt(1 - ratio**2)[:, None] * around
+
+
+def _matrices(quaternion: np.ndarray) -> np.ndarray:
+    """f 4 -> f 3 3."""
+    w, x, y, z = quaternion.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), 2, 0)
 
 
 def camera_track(camera: PlannedCamera, *, num_frames: int, fps: float) -> CameraTrack:
@@ -182,7 +220,7 @@ def camera_track(camera: PlannedCamera, *, num_frames: int, fps: float) -> Camer
     seen = path.evaluate(keys, path.frame_times(num_frames, fps), eased=camera.easing == "ease")
     return CameraTrack(
         camera_to_world=tuple(
-            tuple(tuple(round(float(x), 6) + 0.0 for x in row) for row in pose) for pose in seen.camera_to_world
+            tuple(tuple(row) for row in pose) for pose in (seen.camera_to_world.round(6) + 0.0).tolist()
         ),
         fov_y_deg=tuple(round(float(fov), 4) for fov in seen.fov_y_deg),
     )
