@@ -79,7 +79,7 @@ def _run(settings, options: Serve, stopped: threading.Event) -> None:
     import ray
     from ray import serve as ray_serve
 
-    from .app import APP_NAME, graph
+    from .app import APP_NAME, start
 
     address = os.environ.get("RAY_ADDRESS")
     console.print(f"[3/4] Ray: {'joining ' + address if address else 'starting a local cluster'}")
@@ -101,11 +101,7 @@ def _run(settings, options: Serve, stopped: threading.Event) -> None:
     _catch_signals(stopped)  # Ray has put its own handlers there
     try:
         console.print(f"[4/4] replicas: {settings.num_replicas} of {settings.num_ranks} ranks, loading weights")
-        ray_serve.start(http_options={"host": options.host, "port": options.port}, logging_config={"encoding": "JSON"})
-        try:
-            ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/")
-        except RuntimeError as error:
-            raise ServiceError("the replicas did not start", where=_first_line(error)) from error
+        start(settings, host=options.host, port=options.port)
         url = f"http://{options.host}:{options.port}"
         console.print(f"ready: {url}  (API {url}/docs; stop with ctrl-C)")
         stopped.wait()
@@ -177,10 +173,6 @@ def _open_state(state: str, database: str) -> None:
     pepper = service_secret(state)
     if not KeyStore(TaskStore(database).engine, pepper).list():
         console.print(f"      no keys yet; make one: python -m serve keys create --state {state}")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,18 @@ Ingress and replicas meet only in the database and in storage, so either may be 
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx
+import psutil
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 from ray.serve.handle import DeploymentHandle
 
 from kling import storage
-from kling.errors import ConfigError
+from kling.errors import ConfigError, ServiceError
 from kling.presets import get_preset
 
 from .engine import Engine, EngineSettings
@@ -23,6 +27,9 @@ from .ingress import IngressSettings, build_api
 from .ranks import RankSettings
 
 APP_NAME = "kling"
+_HTTP_S = 120.0
+# Serve takes a proxy that needs longer than 5 s for dead, which on a busy laptop it is not.
+_PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,7 @@ class ServiceSettings:
     num_ranks: int = 2  # 2: CFG parallel
     num_ingress: int = 1
     device: str = "cpu"
+    memory_bytes: int | None = None  # one replica may use so much; None: see `budget_bytes`
 
     def __post_init__(self):
         get_preset(self.preset)
@@ -56,6 +64,11 @@ class ServiceSettings:
                 fix="Pass --database postgresql+psycopg://...",
             )
         return f"sqlite:///{storage.join(storage.resolve(self.state)[1], 'tasks.db')}"
+
+    @property
+    def budget_bytes(self) -> int:
+        """Memory of one replica: what was set, else an equal part of 80 % of this machine's."""
+        return self.memory_bytes or int(0.8 * psutil.virtual_memory().total) // self.num_replicas
 
     @property
     def num_cpus(self) -> int:
@@ -101,8 +114,42 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
         health_check_period_s=2,
         graceful_shutdown_timeout_s=5,
     )
-    bound = engine.bind(EngineSettings(ranks=ranks, database=settings.database_url))
+    bound = engine.bind(EngineSettings(ranks=ranks, database=settings.database_url, budget_bytes=settings.budget_bytes))
     return ingress.bind(bound)
+
+
+def start(settings: ServiceSettings, *, host: str, port: int) -> None:
+    """Start Serve and the application on the connected cluster; returns when every replica is up and HTTP answers.
+
+    Raises:
+        ServiceError: a replica cannot start (its own reason), or nothing answers.
+    """
+    where = f"{host}:{port}"
+    for last in (False, False, True):
+        try:
+            ray_serve.start(
+                http_options={"host": host, "port": port},
+                logging_config={"encoding": "JSON"},
+                controller_options={"runtime_env": {"env_vars": _PATIENCE}},
+            )
+            break
+        except (TimeoutError, RayError) as error:  # a busy machine: Serve goes on starting, we look again
+            if last:
+                raise ServiceError(f"Ray Serve did not start ({type(error).__name__})", where=where) from error
+    try:
+        ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/")
+    except RuntimeError as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ServiceError("the replicas did not start", where=reason) from error
+    deadline = time.monotonic() + _HTTP_S
+    while True:
+        try:
+            if httpx.get(f"http://{where}/live", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError as error:
+            if time.monotonic() > deadline:
+                raise ServiceError("HTTP does not answer", where=where) from error
+        time.sleep(0.1)
 
 
 def _deployment(kind: type | Callable) -> ray_serve.Deployment:

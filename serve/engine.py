@@ -23,7 +23,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from kling.errors import CheckpointError, ConfigError, InternalError, KlingError
+from kling.presets import get_preset
 
+from .admission import Calibration
 from .media import Media
 from .orders import Order
 from .ranks import Decoder, Event, Rank, RankSettings
@@ -41,6 +43,7 @@ _LOAD_TIMEOUT_S = 1800.0  # 12B parameters from a slow place
 class EngineSettings:
     ranks: RankSettings
     database: str
+    budget_bytes: int  # memory that this replica's processes may use together
 
 
 class GroupLostError(Exception):
@@ -86,6 +89,23 @@ class Group:
             raise _cause(error) from error
         except (RayError, TimeoutError) as error:
             raise GroupLostError(str(error)) from error
+
+    async def calibrate(self, budget_bytes: int) -> Calibration:
+        """Measure what admission predicts with: seconds and bytes of this replica on this machine, as it is now."""
+        *ranks, decoder = await asyncio.gather(*(process.calibrate.remote() for process in self.processes))
+        preset = get_preset(self.settings.preset)
+        clip, unit = preset.clip, preset.vae.stride_px * preset.dit.patch[2]
+        tokens = (clip.width_px // unit) * (clip.height_px // unit) * preset.vae.latent_frames(clip.num_frames)
+        pixels = (16 * preset.vae.stride_px) ** 2
+        return Calibration(
+            token_step_s=max(step_s for step_s, _, _ in ranks) / tokens,
+            decode_px_s=decoder[0],
+            base_bytes=sum(idle for _, idle, _ in (*ranks, decoder)),
+            # A peak below the allocator's slack measures as nothing: never less than the activations must take.
+            token_bytes=max(sum(peak for _, _, peak in ranks) / tokens, 100.0 * preset.dit.width * len(ranks)),
+            decode_px_bytes=max(decoder[2] / pixels, 100.0 * preset.vae.base_dim),
+            budget_bytes=budget_bytes,
+        )
 
     async def watch(self) -> None:
         """Ping every process; on the first that does not answer, end the whole group, and return."""
@@ -136,7 +156,11 @@ class Engine:
             self._group.end(str(error))
             await self._report("broken", str(error))
             raise
-        await self._report("ready")
+        calibration = await self._group.calibrate(settings.budget_bytes)
+        log.info("calibrated", extra={"calibration": calibration.to_json()})
+        await asyncio.to_thread(
+            self._store.report_worker, self._name, status="ready", calibration=calibration.to_json()
+        )
         self._watcher = asyncio.create_task(self._group.watch())
         self._loops = [asyncio.create_task(self._work()), asyncio.create_task(self._heartbeat())]
 

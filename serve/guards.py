@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import json
 import logging
 import math
 import socket
@@ -191,6 +192,18 @@ def _answer(path: str, status: int, problem: ProblemBody, *, retry_after_s: floa
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status_code=status, headers=headers)
+
+
+def json_body(body: bytes) -> object:
+    """A JSON value without NaN and infinities. Raises NotAdmittedError (400)."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        return json.loads(body, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise NotAdmittedError("the body is not JSON", status=400, code="invalid_body") from None
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -27,6 +27,7 @@ from .keys import WARN_SHARE, Key, KeyStore, service_secret
 from .media import Media
 from .tasks import NewTask, TaskStore
 from .views import task_view
+from .webhooks import Courier
 
 log = logging.getLogger("kling.serve")
 
@@ -52,8 +53,8 @@ class Desk:
     def __init__(self, settings: IngressSettings):
         self.settings = settings
         self.store = TaskStore(settings.database)
-        self._secret = service_secret(settings.state)
-        self.keys = KeyStore(self.store.engine, self._secret)
+        self.secret = service_secret(settings.state)
+        self.keys = KeyStore(self.store.engine, self.secret)
         self.admission = Admission(preset=get_preset(settings.preset), max_task_s=settings.max_task_s)
         self.viewers = asyncio.Semaphore(settings.max_viewers)
 
@@ -134,7 +135,7 @@ class Desk:
         return expires > time.time() and hmac.compare_digest(wanted.encode(), signature.encode())
 
     def _signature(self, task_id: str, expires: int) -> str:
-        return hmac.new(self._secret, f"link {task_id} {expires}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.secret, f"link {task_id} {expires}".encode(), hashlib.sha256).hexdigest()
 
     def remove(self, row: sa.RowMapping) -> None:
         """Delete an ended task with its files. Raises NotAdmittedError (409) while it is not ended."""
@@ -334,8 +335,17 @@ async def viewed(desk: Desk, body: AsyncIterator[bytes], media_type: str, header
 
 def build_api(settings: IngressSettings) -> FastAPI:
     """The whole HTTP application."""
-    app = FastAPI(title="Kling", version="1.6", description="Text to video: tasks, frames while they are made, files.")
-    app.state.desk = Desk(settings)
+    desk = Desk(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        courier = asyncio.create_task(Courier(desk.store, desk.secret).run())
+        yield
+        courier.cancel()
+
+    about = "Text to video: tasks, frames while they are made, files."
+    app = FastAPI(title="Kling", version="1.6", description=about, lifespan=lifespan)
+    app.state.desk = desk
     guards.install(app)
     app.include_router(health)
     app.include_router(api)

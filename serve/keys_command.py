@@ -11,6 +11,7 @@ from rich.table import Table
 from .app import ServiceSettings
 from .keys import KeyStore, Limits, service_secret
 from .tasks import connect
+from .webhooks import webhook_secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Create:
     day_s: float | None = None
     month_s: float | None = None
     requests_per_minute: int = 600
+    webhooks: bool = False  # also print the secret that signs this key's callbacks
     jwt: bool = False  # also print the access and secret key for callers that sign JWTs
 
 
@@ -53,14 +55,14 @@ def command(arguments: list[str]) -> None:
     pepper = service_secret(action.state)
     keys = KeyStore(connect(settings.database_url), pepper)
     if isinstance(action, Create):
-        _create(keys, action)
+        _create(keys, action, pepper)
     elif isinstance(action, Revoke):
         keys.revoke(action.id)
     else:
         _list(keys)
 
 
-def _create(keys: KeyStore, action: Create) -> None:
+def _create(keys: KeyStore, action: Create, pepper: bytes) -> None:
     limits = Limits(
         hour_s=action.hour_s,
         day_s=action.day_s,
@@ -68,6 +70,8 @@ def _create(keys: KeyStore, action: Create) -> None:
         requests_per_minute=action.requests_per_minute,
     )
     made = keys.create(name=action.name, scopes=frozenset(action.scopes), limits=limits)
+    if action.webhooks:
+        print(f"webhook_secret {webhook_secret(pepper, made.id)}")
     if action.jwt:
         print(f"access_key {made.id}\nsecret_key {made.jwt_secret}")
     print(made.bearer)

@@ -4,7 +4,6 @@ Text to video is made. Image to video and extension are answered with their erro
 """
 
 import asyncio
-import json
 import math
 from typing import Annotated, Literal
 
@@ -84,12 +83,10 @@ async def refuse(key: Annotated[Key, Depends(guards.writer)]) -> dict:
 @router.post("/text2video")
 async def create(request: Request, key: Annotated[Key, Depends(guards.writer)]) -> dict:
     try:
-        asked = TextToVideo.model_validate(json.loads(await request.body()))
+        asked = TextToVideo.model_validate(guards.json_body(await request.body()))
         wanted = _translated(desk_of(request), asked)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
-    except (ValueError, RecursionError):
-        raise NotAdmittedError("the body is not JSON", status=400, code="invalid_body") from None
     await asyncio.to_thread(guards.check_callback, wanted.callback_url)
     made = await asyncio.to_thread(desk_of(request).submit, key, wanted, None)
     return guards.official_answer(request, data=_as_task(request, made.row))

@@ -5,7 +5,6 @@ steps, negative_prompt, `camera_control[type]`, ...) are taken too. A failed tas
 """
 
 import asyncio
-import json
 import re
 from typing import Annotated, Literal
 
@@ -141,9 +140,9 @@ async def _fields(request: Request) -> dict:
                 if any(isinstance(value, UploadFile) for value in form.values()):
                     raise _unsupported("input_reference", "this model makes videos from text alone")
                 return _unbracketed({name: str(value) for name, value in form.items()})
-        fields = json.loads(await request.body())
-    except (ValueError, RecursionError, HTTPException) as error:
-        raise NotAdmittedError("the body cannot be read", status=400, code="invalid_body") from error
+    except (ValueError, HTTPException) as error:
+        raise NotAdmittedError("the form cannot be read", status=400, code="invalid_body") from error
+    fields = guards.json_body(await request.body())
     if not isinstance(fields, dict):
         raise NotAdmittedError("the body is not a JSON object", status=400, code="invalid_body")
     return fields

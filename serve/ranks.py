@@ -72,6 +72,12 @@ class Rank:
 
         self._denoiser = Denoiser(self._settings, self._index, address)
 
+    def calibrate(self) -> tuple[float, int, int]:
+        """Seconds, idle bytes, extra bytes at the peak (see work.py); all ranks of a group at once."""
+        if self._denoiser is None:
+            raise InternalError("a rank was asked to work before it was loaded")
+        return self._denoiser.calibrate()
+
     @ray.method(concurrency_group="health")
     def ping(self) -> tuple[int, float]:
         return _me()
@@ -100,6 +106,11 @@ class Decoder:
         from .work import FrameMaker
 
         self._maker = FrameMaker(self._settings)
+
+    def calibrate(self) -> tuple[float, int, int]:
+        if self._maker is None:
+            raise InternalError("the decoder was asked to work before it was loaded")
+        return self._maker.calibrate()
 
     @ray.method(concurrency_group="health")
     def ping(self) -> tuple[int, float]:

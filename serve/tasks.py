@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from kling.errors import StorageError
 
 LEASE_S = 8.0
+_FAIR_S = 600.0  # how long a started task counts against its key's turn
 MAX_CRASHES = 4  # a task that took this many workers with it is not tried again
 
 _metadata = sa.MetaData()
@@ -360,12 +361,12 @@ def _LEASABLE(now: float) -> sa.ColumnElement[bool]:  # noqa: N802 - reads as a 
 def _queue(now: float) -> sa.Select:
     """Waiting tasks in the order they will run.
 
-    Fairness: within one priority and deadline class a key's n-th waiting task competes with the n-th of every other
-    key, where the tasks a key has running already count as its first ones.
+    Fairness: within one priority and deadline class a key's n-th waiting task competes with every other key's n-th,
+    where the tasks a key started in the last minutes already count as its first ones.
     """
     busy = (
         sa.select(TASKS.c.owner, sa.func.count().label("num"))
-        .where((TASKS.c.state == "running") & (TASKS.c.lease_until >= now))
+        .where(TASKS.c.started_at > now - _FAIR_S)
         .group_by(TASKS.c.owner)
         .subquery()
     )

@@ -78,6 +78,20 @@ class Denoiser:
                 return
         yield Event(stage="denoised", step=order.num_steps, num_steps=order.num_steps)
 
+    def calibrate(self) -> tuple[float, int, int]:
+        """Seconds of one step at the preset's own clip, this process's bytes when idle, and extra bytes at the peak."""
+        clip, idle = self._pipeline.preset.clip, memory_bytes()
+        order = Order(
+            prompt="a ball", negative_prompt="", width_px=clip.width_px, height_px=clip.height_px,
+            num_frames=clip.num_frames, fps=clip.fps, num_steps=3, guidance=self._pipeline.preset.guidance, seed=0,
+        )  # fmt: skip
+        job = self._pipeline.prepare(order.generation())
+        forget_peak()
+        times = []
+        for _ in self._pipeline.denoise(job, velocity=self._velocity(job)):
+            times.append(time.monotonic())
+        return times[-1] - times[-2], idle, max(0, memory_bytes(peak=True) - idle)
+
     def _agreed(self, stop: bool) -> bool:
         """Rank 0's word, on every rank."""
         if self._settings.num_ranks == 1:
@@ -144,11 +158,35 @@ class FrameMaker:
         media.save_video(data)
         yield Decoded(num_frames=order.num_frames, video_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
+    def calibrate(self) -> tuple[float, int, int]:
+        """Seconds to decode one pixel of one frame, this process's bytes when idle, and extra bytes at the peak."""
+        vae, idle = self._vae.config, memory_bytes()
+        latents = torch.zeros(1, vae.z_dim, 3, 16, 16)
+        forget_peak()
+        started = time.monotonic()
+        frames = sum(video.shape[2] for video in self._vae.decode_stream(latents))
+        pixels = frames * (16 * vae.stride_px) ** 2
+        return (time.monotonic() - started) / pixels, idle, max(0, memory_bytes(peak=True) - idle)
+
     def _frames(self, media: Media, latents: Tensor) -> Iterator[np.ndarray]:
         for index, video in enumerate(self._vae.decode_stream(latents)):
             frames = to_uint8(video)
             media.save_frames(index, frames)
             yield from frames
+
+
+def memory_bytes(*, peak: bool = False) -> int:
+    """Resident memory of this process, now or at its peak since `forget_peak` (Linux)."""
+    label = "VmHWM:" if peak else "VmRSS:"
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(label):
+            return int(line.split()[1]) * 1024
+    raise InternalError("this system does not tell a process's memory", where=label)
+
+
+def forget_peak() -> None:
+    """Start a new peak (Linux: proc_pid_clear_refs, value 5)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def save_state(media: Media, state: State) -> None:

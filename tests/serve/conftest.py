@@ -87,12 +87,11 @@ def service(ray_cluster, tiny_weights, tmp_path_factory):
     """One replica of two ranks behind one ingress."""
     from ray import serve as ray_serve
 
-    from serve.app import APP_NAME, graph
+    from serve.app import start
 
     state, port = str(tmp_path_factory.mktemp("state")), free_port()
     settings = ServiceSettings(preset="tiny", state=state, checkpoint=tiny_weights)
-    ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
-    ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/")
+    start(settings, host="127.0.0.1", port=port)
     store = TaskStore(settings.database_url)
     keys = KeyStore(store.engine, service_secret(state))
     bearer = keys.create(name="tests", scopes=frozenset({"generate", "read"}), limits=Limits()).bearer

@@ -13,7 +13,7 @@ from kling.schema import Task, VideoConfig
 
 from .conftest import Service, until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 QUICK = VideoConfig(seed=1, steps=2)
 
 

@@ -1,0 +1,129 @@
+"""Callbacks: tell a URL, signed, that a task has ended. Standard Webhooks (HMAC-SHA256 over id.timestamp.body).
+
+Every ingress replica looks for what is due; a conditional write decides who sends it. A receiver that does not answer
+2xx is told again, with growing pauses, for about a day. The address is resolved and checked before every delivery, and
+the connection is made to the address that was checked.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import time
+from urllib.parse import urlsplit
+
+import httpx
+import sqlalchemy as sa
+
+from kling.schema import FINAL_STATES
+
+from .guards import public_addresses
+from .tasks import TASKS, TaskStore
+from .views import task_view
+
+log = logging.getLogger("kling.serve")
+
+_PAUSES_S = (5, 30, 120, 600, 1800, 7200, 21_600, 43_200)
+_TIMEOUT_S = 15.0
+_POLL_S = 0.5
+
+
+def webhook_secret(service_secret: bytes, key_id: str) -> str:
+    """What the owner of a key checks signatures with; shown by `python -m serve keys create --webhooks`."""
+    raw = hmac.new(service_secret, b"webhook " + key_id.encode(), hashlib.sha256).digest()
+    return "whsec_" + base64.b64encode(raw).decode()
+
+
+def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """The value of the header ``webhook-signature``."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+class Courier:
+    """Delivers what is due.
+
+    Args:
+        public_only: False lets a test's receiver on this machine be told.
+    """
+
+    def __init__(self, store: TaskStore, service_secret: bytes, *, public_only: bool = True):
+        self._store, self._secret, self._public_only = store, service_secret, public_only
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                sent = await self.deliver_one()
+            except sa.exc.SQLAlchemyError as error:
+                log.error("webhooks wait for the database", extra={"error": str(error.__class__.__name__)})
+                sent = False
+            if not sent:
+                await asyncio.sleep(_POLL_S)
+
+    async def deliver_one(self) -> bool:
+        """Deliver the next due callback; False when none is due."""
+        row = await asyncio.to_thread(self._take)
+        if row is None:
+            return False
+        problem = await self._send(row)
+        tries = row["callback_tries"] + 1
+        if problem is None:
+            state = "done"
+        else:
+            state = "due" if tries <= len(_PAUSES_S) else "given up"
+            log.warning("webhook not delivered", extra={"task": row["id"], "tries": tries, "reason": problem})
+        await asyncio.to_thread(self._note, row["id"], state)
+        return True
+
+    def _take(self) -> sa.RowMapping | None:
+        """The next due callback, put off to its next try at once: a courier that dies leaves it due then."""
+        now = time.time()
+        due = (TASKS.c.callback_state == "due") & TASKS.c.state.in_(FINAL_STATES) & (TASKS.c.callback_at <= now)
+        with self._store.engine.begin() as connection:
+            row = (
+                connection.execute(sa.select(TASKS).where(due).order_by(TASKS.c.callback_at).limit(1))
+                .mappings()
+                .first()
+            )
+            if row is None:
+                return None
+            pause = _PAUSES_S[min(row["callback_tries"], len(_PAUSES_S) - 1)]
+            same = (TASKS.c.id == row["id"]) & (TASKS.c.callback_tries == row["callback_tries"])
+            values = {"callback_tries": row["callback_tries"] + 1, "callback_at": now + pause}
+            return row if connection.execute(TASKS.update().where(same).values(**values)).rowcount else None
+
+    def _note(self, task_id: str, state: str) -> None:
+        with self._store.engine.begin() as connection:
+            connection.execute(TASKS.update().where(TASKS.c.id == task_id).values(callback_state=state))
+
+    async def _send(self, row: sa.RowMapping) -> str | None:
+        """None when the receiver answered 2xx, else why not."""
+        body = json.dumps({"type": f"task.{row['state']}", "data": task_view(row).model_dump()}).encode()
+        now = int(time.time())
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": f"msg_{row['id']}",  # the same at every try, so that a receiver can tell repeats
+            "webhook-timestamp": str(now),
+            "webhook-signature": signature(webhook_secret(self._secret, row["owner"]), f"msg_{row['id']}", now, body),
+        }
+        parts = urlsplit(row["callback_url"])
+        host, extensions, url = parts.hostname or "", {}, httpx.URL(row["callback_url"])
+        if self._public_only:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            addresses = await asyncio.to_thread(public_addresses, host, port)
+            if not addresses:
+                return "not a public address"
+            # Connect to what was checked: a name may lead elsewhere the next moment.
+            headers["host"] = url.netloc.decode()
+            extensions = {"sni_hostname": host}
+            url = url.copy_with(host=addresses[0])
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+                answer = await client.post(url, content=body, headers=headers, extensions=extensions)
+        except httpx.HTTPError as error:
+            return type(error).__name__
+        return None if answer.is_success else f"HTTP {answer.status_code}"

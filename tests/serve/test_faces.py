@@ -1,0 +1,180 @@
+"""The two foreign formats: the unmodified `openai` package, and requests in the Kling official form."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+
+import httpx
+import openai
+import pytest
+
+from serve.media import Media
+
+from .test_api import Api
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory) -> Api:
+    return Api(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture(scope="module")
+def video() -> bytes:
+    import io
+
+    import numpy as np
+
+    from kling.media.video import write_mp4
+
+    file = io.BytesIO()
+    write_mp4(file, np.zeros((17, 64, 64, 3), np.uint8), fps=8)
+    return file.getvalue()
+
+
+def finish(api: Api, video: bytes) -> None:
+    """Be the worker: complete every waiting task with this video."""
+    while (claim := api.desk.store.claim("worker")) is not None:
+        Media(api.desk.settings.state, claim.id).save_video(video)
+        sha256 = hashlib.sha256(video).hexdigest()
+        api.desk.store.complete(claim, {"num_bytes": len(video), "sha256": sha256, "num_frames": 17})
+
+
+class _InProcess(httpx.BaseTransport):
+    """The application of this process as a transport."""
+
+    def __init__(self, api: Api):
+        self._api = api
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        headers = [(k, v) for k, v in request.headers.items() if k not in ("host", "content-length")]
+        made = self._api.http.request(
+            request.method, str(request.url.raw_path, "ascii"), headers=dict(headers), content=request.read()
+        )
+        return httpx.Response(made.status_code, headers=dict(made.headers), content=made.content)
+
+
+@pytest.fixture
+def sdk(api: Api) -> openai.OpenAI:
+    key = api.key["Authorization"].removeprefix("Bearer ")
+    http = httpx.Client(transport=_InProcess(api))
+    return openai.OpenAI(api_key=key, base_url="http://kling.test/v1", http_client=http, max_retries=0)
+
+
+def test_the_openai_package_creates_polls_lists_downloads_deletes(api: Api, sdk: openai.OpenAI, video: bytes):
+    made = sdk.videos.create(prompt="a ball", model="sora-2", size="1280x720", seconds="4")
+    assert made.status == "queued" and made.object == "video" and made.seconds == "4"
+    finish(api, video)
+    done = sdk.videos.poll(made.id)
+    assert done.status == "completed" and done.progress == 100 and done.completed_at
+    assert sdk.videos.download_content(made.id).read() == video
+    assert sdk.videos.download_content(made.id, variant="thumbnail").read()[:2] == b"\xff\xd8"
+    others = [sdk.videos.create(prompt="x").id for _ in range(3)]
+    assert [v.id for v in sdk.videos.list(limit=2)][:4] == [*others[::-1], made.id], "across pages"
+    assert [v.id for v in sdk.videos.list(order="asc", limit=1)][-1] == others[-1]
+    gone = sdk.videos.delete(made.id)
+    assert gone.deleted and gone.id == made.id
+    with pytest.raises(openai.NotFoundError):
+        sdk.videos.retrieve(made.id)
+
+
+def test_fields_of_ours_pass_through_a_form(api: Api, sdk: openai.OpenAI):
+    extra = {"seed": 7, "steps": 3, "camera_control": {"type": "orbit", "direction": "left"}}
+    made = sdk.videos.create(prompt="a ball", extra_body=extra)
+    row = api.desk.store.get(made.id)
+    assert row is not None
+    order = json.loads(row["order"])
+    assert order["seed"] == 7 and order["num_steps"] == 3 and "orbits left" in order["prompt"]
+
+
+def test_a_remix_keeps_the_seed_and_names_its_parent(api: Api, sdk: openai.OpenAI):
+    first = sdk.videos.create(prompt="a ball", extra_body={"seed": 7})
+    second = sdk.videos.remix(first.id, prompt="a cube")
+    assert second.remixed_from_video_id == first.id and second.prompt == "a cube"
+    row = api.desk.store.get(second.id)
+    assert row is not None and json.loads(row["order"])["seed"] == 7
+
+
+def test_a_failed_task_is_an_answer_and_not_an_error(api: Api, sdk: openai.OpenAI):
+    made = sdk.videos.create(prompt="a ball", extra_body={"priority": 9})
+    claim = api.desk.store.claim("worker")
+    assert claim is not None and claim.id == made.id
+    api.desk.store.fail(claim, code="internal", message="it broke")
+    failed = sdk.videos.poll(made.id)
+    assert failed.status == "failed" and failed.error is not None and failed.error.message == "it broke"
+
+
+def test_bad_input_is_in_their_form(api: Api, sdk: openai.OpenAI):
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.videos.create(prompt="x", size="big")  # type: ignore[arg-type]
+    assert caught.value.param == "config.resolution"
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.videos.create(prompt="x", input_reference=("a.png", b"\x89PNG", "image/png"))
+    assert caught.value.code == "unsupported"
+    with pytest.raises(openai.NotFoundError):
+        sdk.videos.retrieve("video_none")
+
+
+# --- the official format ---------------------------------------------------------------------------------------------
+
+
+def jwt(access: str, secret: str, **claims) -> dict[str, str]:
+    now = time.time()
+    given = {"iss": access, "exp": now + 1800, "nbf": now - 5, **claims}
+
+    def part(value: dict) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    signed = f"{part({'alg': claims.pop('alg', 'HS256'), 'typ': 'JWT'})}.{part(given)}"
+    mac = hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest()
+    return {"Authorization": f"Bearer {signed}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"}
+
+
+def test_the_official_format_from_request_to_video(api: Api, video: bytes):
+    from serve.keys import Limits
+
+    key = api.desk.keys.create(name="jwt", scopes=frozenset({"generate", "read"}), limits=Limits())
+    auth = jwt(key.id, key.jwt_secret)
+    body = {"model_name": "kling-v1", "prompt": "a ball", "duration": "5", "aspect_ratio": "9:16", "mode": "std",
+            "camera_control": {"type": "simple", "config": {"zoom": -5}}, "external_task_id": "o-1"}  # fmt: skip
+    made = api.http.post("/v1/videos/text2video", json=body, headers=auth).json()
+    assert made["code"] == 0 and made["data"]["task_status"] == "submitted" and made["request_id"]
+    row = api.desk.store.get(made["data"]["task_id"])
+    assert row is not None
+    order = json.loads(row["order"])
+    assert order["height_px"] > order["width_px"] and "zooms in" in order["prompt"]
+    finish(api, video)
+    for name in (made["data"]["task_id"], "o-1"):
+        data = api.http.get(f"/v1/videos/text2video/{name}", headers=auth).json()["data"]
+        assert data["task_status"] == "succeed" and data["task_info"]["external_task_id"] == "o-1"
+    url = data["task_result"]["videos"][0]["url"]
+    assert api.http.get(url.removeprefix("http://testserver")).content == video, "the link needs no key"
+    listed = api.http.get("/v1/videos/text2video?pageNum=1&pageSize=5", headers=auth).json()["data"]
+    assert [task["task_id"] for task in listed] == [made["data"]["task_id"]]
+
+
+@pytest.mark.parametrize(
+    "claims", [{"exp": 1.0}, {"exp": 9e12}, {"nbf": 9e9}, {"iss": "nobody"}, {"alg": "none"}, {"exp": "x"}]
+)
+def test_forged_and_expired_tokens_are_refused(api: Api, claims: dict):
+    from serve.keys import Limits
+
+    key = api.desk.keys.create(name="jwt", scopes=frozenset({"read"}), limits=Limits())
+    answer = api.http.get("/v1/videos/text2video", headers=jwt(key.id, key.jwt_secret, **claims))
+    assert answer.status_code == 401 and answer.json()["code"] == 1000
+    wrong = jwt(key.id, key.jwt_secret[::-1])
+    assert api.http.get("/v1/videos/text2video", headers=wrong).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"duration": "7"}, {"cfg_scale": 2}, {"aspect_ratio": "2:1"}, {"prompt": "x" * 2501}, {"prompt": ""},
+     {"camera_control": {"type": "simple", "config": {"zoom": 1, "pan": 1}}},
+     {"camera_control": {"type": "simple", "config": {"zoom": 11}}}, {"camera_control": {"type": "simple"}}],
+)  # fmt: skip
+def test_official_bad_input_has_their_codes(api: Api, change: dict):
+    answer = api.post("/v1/videos/text2video", json={"prompt": "x", **change})
+    assert answer.status_code == 400 and answer.json()["code"] == 1201
+    assert api.post("/v1/videos/image2video", json={"prompt": "x"}).json()["code"] == 1201
+    assert api.get("/v1/videos/text2video/none").json()["code"] == 1203

@@ -1,0 +1,103 @@
+"""Callbacks: signed, told again until they are heard, never to a private place."""
+
+import asyncio
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+
+from serve.tasks import TASKS, TaskStore
+from serve.webhooks import Courier, signature, webhook_secret
+
+from .test_tasks import a_task
+
+ORDER = json.dumps(
+    {"prompt": "x", "negative_prompt": "", "width_px": 64, "height_px": 64, "num_frames": 17, "fps": 8,
+     "num_steps": 1, "guidance": 1.0, "seed": 0}
+)  # fmt: skip
+
+
+@pytest.fixture
+def receiver():
+    """A server of this machine that fails as often as it is told to."""
+
+    class Handler(BaseHTTPRequestHandler):
+        heard: ClassVar[list] = []
+        failures = 0
+
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            Handler.heard.append((dict(self.headers), body))
+            failing = Handler.failures > 0
+            Handler.failures -= failing
+            self.send_response(500 if failing else 204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Handler, f"http://127.0.0.1:{server.server_port}/hook"
+    server.shutdown()
+
+
+def _ended(store: TaskStore, url: str) -> str:
+    with store.engine.begin() as connection:
+        task = a_task(owner="k1", order=ORDER, request='{"prompt": "x"}', callback_url=url)
+        task_id = store.add(connection, task)
+    claim = store.claim("w")
+    assert claim is not None
+    store.fail(claim, code="internal", message="no")
+    return task_id
+
+
+def _due_now(store: TaskStore) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(TASKS.update().values(callback_at=0.0))
+
+
+def test_a_callback_is_signed_and_repeated_until_it_is_heard(tmp_path, receiver):
+    handler, url = receiver
+    handler.failures = 2
+    store = TaskStore(f"sqlite:///{tmp_path}/t.db")
+    task_id = _ended(store, url)
+    courier = Courier(store, b"s" * 64, public_only=False)
+    for _ in range(4):
+        _due_now(store)
+        asyncio.run(courier.deliver_one())
+    assert len(handler.heard) == 3, "two failures, then heard, then silence"
+    headers, body = handler.heard[-1]
+    lower = {name.lower(): value for name, value in headers.items()}
+    wanted = signature(webhook_secret(b"s" * 64, "k1"), lower["webhook-id"], int(lower["webhook-timestamp"]), body)
+    assert lower["webhook-signature"] == wanted
+    assert len({h.get("webhook-id") or h.get("Webhook-Id") for h, _ in handler.heard}) == 1
+    told = json.loads(body)
+    assert told["type"] == "task.failed" and told["data"]["task_id"] == task_id
+
+
+def test_a_callback_waits_for_the_end_of_its_task(tmp_path, receiver):
+    handler, url = receiver
+    handler.heard.clear()
+    store = TaskStore(f"sqlite:///{tmp_path}/t.db")
+    with store.engine.begin() as connection:
+        store.add(connection, a_task(owner="k1", order=ORDER, request='{"prompt": "x"}', callback_url=url))
+    assert not asyncio.run(Courier(store, b"s", public_only=False).deliver_one()) and not handler.heard
+
+
+def test_a_name_that_leads_to_a_private_address_is_not_called(tmp_path, receiver):
+    handler, url = receiver
+    handler.heard.clear()
+    store = TaskStore(f"sqlite:///{tmp_path}/t.db")
+    _ended(store, url.replace("127.0.0.1", "localhost"))
+    assert asyncio.run(Courier(store, b"s").deliver_one())
+    assert not handler.heard
+
+
+def test_the_signature_is_the_one_of_the_specification():
+    # The example of standardwebhooks.com's reference libraries.
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    made = signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert made == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
