@@ -20,7 +20,7 @@ class Speaker:
         self._group = {node.id: group for group in self.groups for node in group}
         self._phrases = {group[0].id: self._phrase(group[0]) for group in self.groups}
         self._said: set[str] = set()
-        self._latest = ""  # the thing last named: "it"
+        self._latest = ""  # the subject of the clause before: "it"
 
     def _phrase(self, node: ObjectNode) -> tuple[str, str]:
         """(full, short): "small red rubber ball/balls" and "red ball/balls" as words before a noun and the noun."""
@@ -47,7 +47,6 @@ class Speaker:
         form = 1 if plural else 0
         again = group[0].id in self._said
         self._said.add(group[0].id)
-        self._latest = group[0].id
         adjectives, noun = _split_noun(short if again and self.choose.chance(0.7) else full)
         words = f"{adjectives} {noun.split('/')[form]}".strip()
         if again:
@@ -66,6 +65,7 @@ class Speaker:
         before = (
             bool(speed.endswith("ly")) and not verb.startswith(("is ", "are ", "being ")) and self.choose.chance(0.5)
         )
+        self._latest = self._group[event.agent][0].id
         direction = self.choose.word(en.DIRECTIONS[event.direction]) if event.direction else ""
         patient = self.name(event.patient) if event.patient else ""
         if tail == "over":  # "topples over to the left"
@@ -86,9 +86,10 @@ class Speaker:
         return f" {word} ".join([clauses[0], _listed(clauses[1:])])
 
     def relation(self, relation) -> str:
-        subject, verb = self.name(relation.subject), self.choose.one("is", "is", "stands")
-        verb = verb if relation.kind != "above" else "is"
-        return f"{subject} {verb} {self.choose.word(en.RELATIONS[relation.kind])} {self.name(relation.object)}"
+        # "is", never "stands": stated standing is the action "stay".
+        self._latest = self._group[relation.subject][0].id
+        where = self.choose.word(en.RELATIONS[relation.kind])
+        return f"{self.name(relation.subject)} is {where} {self.name(relation.object)}"
 
     def unsaid(self) -> list[str]:
         """Objects that no event or relation has mentioned yet."""

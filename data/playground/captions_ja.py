@@ -117,7 +117,7 @@ def _ordered(s: Speaker, style: str) -> str:
             text += s.together(group, "past") + "後、"
         return text + s.together(groups[-1])
     if style == "before":
-        return "前に、".join(s.together(group) for group in groups)
+        return "前に、".join(s.together(group) for group in reversed(groups))  # Aする前に、B: B comes first
     words = ["まず", *["次に"] * (len(groups) - 1)]
     if len(groups) > 2:
         words[-1] = "最後に"
