@@ -126,7 +126,8 @@ class Discourse:
     def _mentioned(self, phrase: Phrase, shape: str, attributes: dict[str, str], avoid: tuple[str, ...]) -> list[str]:
         """Objects already spoken of that this phrase can mean."""
         if phrase.count and phrase.count > 1 and phrase.determiner != "the":
-            return []
+            known = [n for n in self.things if self.things[n].fits(shape, {}) and self.things[n].shows(attributes)]
+            return known if phrase.determiner == "maybe" and len(known) == phrase.count else []
         if phrase.count == 1 and phrase.determiner != "the" and not (phrase.kind == "elliptic" and attributes):
             return []
         options = [n for n in reversed(self.recent) if n not in avoid and self.things[n].fits(shape, attributes)]

@@ -8,7 +8,7 @@ Nothing is decided here: a word keeps every meaning it can have ("roll": an acti
 import re
 import unicodedata
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 from kling.prompt.lexicon_en import IRREGULAR, UNITS, WORDS
 from kling.prompt.nouns import NOUNS
@@ -108,6 +108,7 @@ def _canonical() -> dict[str, tuple[Sense, ...]]:
     return {value: senses for value, senses in keep.items() if senses}
 
 
+@lru_cache(maxsize=4096)
 def lemma(word: str) -> tuple[str, str]:
     """(lemma, form) of a lower-case English word: the first regular reading whose lemma the lexicon knows."""
     if word in IRREGULAR:
@@ -154,6 +155,7 @@ def _correctable() -> tuple[str, ...]:
     return tuple(w for w, senses in table().items() if " " not in w and {s.kind for s in senses} & kinds)
 
 
+@lru_cache(maxsize=4096)
 def corrected(word: str) -> str | None:
     """The one word of the physical vocabulary that a slip away: two letters swapped, one lost, doubled or mistyped.
 

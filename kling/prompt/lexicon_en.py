@@ -7,7 +7,7 @@ entries are matched longest first on lemmas ("come to a stop" finds "comes to a 
 WORDS: dict[str, dict[str, str]] = {
     "noun": {
         "ball": "ball|sphere|orb|globe|round ball",
-        "cube": "cube|box|block|square block|wooden block",
+        "cube": "cube|box|block|square block",
         "cylinder": "cylinder|tube|cylindrical object",
         "capsule": "capsule|pill|pill shape",
         "cone": "cone|conical object",
@@ -154,7 +154,7 @@ WORDS: dict[str, dict[str, str]] = {
         "off": "off|off of|from the top of|from",
         "down": "down|down from",
         "up": "up",
-        "past": "past|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without|out of|beyond",
+        "past": "past|among|amid|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without|out of|beyond",
         "toward": "toward|towards|in the direction of",
     },
     "direction": {
@@ -198,7 +198,7 @@ WORDS: dict[str, dict[str, str]] = {
         "after": "after|once|when|as soon as|because|since|whenever",
         "before": "before|until|till",
     },
-    "relative": {"which": "which|that|who|whose|where"},
+    "relative": {"which": "which|that|who|whose", "how": "how|where|in which|so that"},
     "conjunction": {"and": "and|&|plus|as well as|along with|together with", "but": "but|yet|however|or|nor|so|just"},
     "negation": {
         "not": "not|never|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than|instead of",
@@ -239,7 +239,7 @@ WORDS: dict[str, dict[str, str]] = {
         "follow": "follow|track",
     },
     "setting": {
-        "grass": "grass|lawn|meadow|grassy field|grassy floor|grassy ground|grassland|field|park|pasture"
+        "grass": "grass|lawn|meadow|green meadow|green lawn|green field|grassy field|grassy floor|grassy ground|grassland|field|park|pasture"
         "|grassy meadow|green grass|grass field|grassy|grass floor|football field|turf|grassy lawn|garden",
         "sand": "sand|beach|desert|dune|sand dune|sandy beach|sandy ground|sandy floor|sandy|seashore|shore"
         "|sand floor|sandy desert|sandbox|sandpit",
@@ -298,7 +298,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "video|clip|scene|shot|footage|frame|please|picture|image|view|there|here|background|floor|ground"
+        "": "video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image|view|there|here|background|floor|ground"
         "|surface|air|style|look|animation|movie|film|of|kind|time|times|twice|once more|again|very|really|quite"
         "|bright|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even"
         "|second|seconds|minute|meter|middle|center|centre|in the middle|in the center|in the centre|screen|line|row"

@@ -339,7 +339,7 @@ class Composer:
     def _sequence(self) -> list[int]:
         """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
         sequence = list(range(len(self.syntax.clauses)))
-        for number, clause in enumerate(self.syntax.clauses):
+        for number, clause in reversed(list(enumerate(self.syntax.clauses))):
             if clause.main is None or clause.subordinate not in ("after", "before"):
                 continue
             sequence.remove(number)

@@ -25,7 +25,7 @@ class Phrase:
     count: int | None = None  # None: not said
     vague: bool = False
     plural: bool = False
-    determiner: str = ""  # a, the, all, ""
+    determiner: str = ""  # a, the, all, "" (none), maybe (a language without articles: new or known)
     ordinal: int | None = None  # "the second ball": counted among those that fit, -1 is the last
     speed: str | None = None  # "a fast ball": said of what it does
     actions: tuple[str, ...] = ()  # "a spinning ball"

@@ -385,7 +385,7 @@ class Assembler:
         self._take_verb(chunk)
 
     def _relative(self, chunk: Chunk, position: int) -> None:
-        if self.last is None or self.draft.empty:
+        if self.last is None or self.draft.empty or chunk.value == "how":
             self._unwind()  # "a video where a ball falls"
             return
         antecedent = self.last

@@ -269,7 +269,7 @@ class Reader:
             count=modifiers.count,
             vague=modifiers.vague,
             plural=(modifiers.count or 1) > 1,
-            determiner="the" if head == "" and not modifiers.count else modifiers.determiner,
+            determiner="the" if head == "" and not modifiers.count else modifiers.determiner or "maybe",
             speed=modifiers.speed,
             place=self.place,
             parts=tuple(self.parts),
