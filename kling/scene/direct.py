@@ -46,6 +46,10 @@ def direct(
         read.graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera
     )
     doubts = tuple(dict.fromkeys((*read.doubts, *plan.doubts)))
+    if not (read.graph.objects or read.graph.events or read.graph.camera):
+        doubts += ("nothing here is a thing, an event or a camera move: the scene is empty, the text alone decides",)
+    if len(plan.objects) == 1 and any(event.action == "collide" for event in plan.events):
+        doubts += ("a collision needs two things: there is nothing to meet",)
     plan = plan.model_copy(
         update={"confidence": read.confidence, "doubts": doubts, "not_understood": read.not_understood}
     )
