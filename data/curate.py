@@ -38,6 +38,8 @@ class Curate:
     """--no-encode: rows without latents and text states (to train a VAE)."""
     workers: int | None = None
     """Parallel readers and encoders, two for each (default: one a core of the cluster)."""
+    gpus_per_encoder: float = 0.0
+    """GPUs for each encoder; 0 encodes on the CPU."""
     decode_timeout_s: float = 120.0
     """Longest a decoder may be silent over one file."""
     decode_memory_gib: float = 4.0
@@ -65,6 +67,7 @@ def command(arguments: list[str]) -> int:
         weights=weights,
         encoder=encoder,
         num_workers=num_workers,
+        gpus_per_encoder=options.gpus_per_encoder,
         limits=limits,
     )
     console = Console()

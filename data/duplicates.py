@@ -1,11 +1,12 @@
 """Near-duplicate clips across the whole data set: perceptual hashes in bands, never everything with everything.
 
-A look is 192 bits. Two looks that differ in at most MAX_BITS of them agree fully in at least one of 12 bands of 16 bits
-for as long as MAX_BITS < 12 (pigeonhole), so only clips that share a band need comparing, and only with the first of
-each group of duplicates.
+A look is 192 bits; a re-encoded copy differs in up to about 16 of them, other footage in about 90. Two looks that
+differ in up to 11 bits agree fully in at least one of 12 bands of 16 bits (pigeonhole), and up to 16 they nearly always do.
+So only clips that share a band need comparing, and only with the first of each group of duplicates.
 """
 
-MAX_BITS = 11
+MAX_BITS = 16
+CERTAIN_BITS = 11
 _BAND_HEX = 4  # 16 bits
 _MOST_COMPARED = 64  # of one band: plain pictures crowd some bands, and the other bands still find real duplicates
 

@@ -39,6 +39,7 @@ class Job:
     weights: str | None  # None: rows without latents and text states
     encoder: str = ""  # digest of those weights
     num_workers: int = 2
+    gpus_per_encoder: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -80,13 +81,13 @@ def flow(job: Job, sources: list[Source]) -> ray_data.Dataset:
     # 1-2. Read, find shots, cut clips, decode. An actor, because it owns a decoder process; half a core, because that
     # process does the work and the actor waits.
     units = items.flat_map(_Read, fn_constructor_args=(job.preset.clip, job.limits), compute=pool, num_cpus=0.5)
-    # 3-5. Ground truth, scores, captions. Tasks without state: they spread over whatever cores are free.
+    # 3-5. Ground truth, scores, captions. Without state: Ray may join it to the next stage.
     units = units.map(partial(_measure, job=job), num_cpus=0.5)
-    # 6. Encode. An actor, because the networks are loaded once.
-    if job.weights is not None:
-        units = units.map(_Encode, fn_constructor_args=(job.preset, job.weights), compute=pool, num_cpus=0.5)  # type: ignore[arg-type] - Ray takes classes too
-    # 7. Commit. Mostly waiting for storage.
-    return units.map(partial(_commit, job=job), num_cpus=0.25)
+    # 6-7. Encode and commit. An actor, because the networks are loaded once; committing is mostly waiting for storage.
+    finish: Any = _Finish  # Ray takes classes too
+    return units.map(
+        finish, fn_constructor_args=(job,), compute=pool, num_cpus=0.5, num_gpus=job.gpus_per_encoder or None
+    )
 
 
 class _Read:
@@ -98,26 +99,26 @@ class _Read:
             yield {"unit": unit}
 
 
-class _Encode:
-    def __init__(self, *args):
-        from data.stages.s6_encode import Encoder  # torch is loaded by those who need it
+class _Finish:
+    def __init__(self, job: Job):
+        self._job, self._encoder = job, None
+        if job.weights is not None:
+            from data.stages.s6_encode import Encoder  # torch is loaded by those who need it
 
-        self._encoder = Encoder(*args)
+            self._encoder = Encoder(job.preset, job.weights)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"unit": _whole(row["unit"], "encode", self._encoder)}
+        unit: Unit = row["unit"]
+        if self._encoder is not None:
+            unit = _whole(unit, "encode", self._encoder)
+        commit_unit(unit, self._job.dataset, self._job.recipe)
+        return {"finished": int(unit.outcome is not None)}
 
 
 def _measure(row: dict[str, Any], job: Job) -> dict[str, Any]:
     unit = _whole(row["unit"], "truth", lambda unit: take_truth(unit, job.preset.clip))
     unit = _each(unit, "score", score_clip)
     return {"unit": _each(unit, "caption", caption_clip)}
-
-
-def _commit(row: dict[str, Any], job: Job) -> dict[str, Any]:
-    unit: Unit = row["unit"]
-    commit_unit(unit, job.dataset, job.recipe)
-    return {"finished": int(unit.outcome is not None)}
 
 
 def _each(unit: Unit, stage: str, work: Callable[[Clip], None]) -> Unit:

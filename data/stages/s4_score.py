@@ -36,7 +36,7 @@ def score_clip(clip: Clip) -> None:
         "trend": times.trend.slope,
         "trend_p": times.trend.p_value,
         "drift_p": times.drift.p_value,
-        "drift": sum(value**2 for value in times.drift.per_frame) ** 0.5,
+        "drift": times.drift.change,
     }
     clip.look = _look(frames)
 

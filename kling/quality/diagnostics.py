@@ -87,9 +87,8 @@ def _motion(frames: Frames, flow: np.ndarray, times: temporal.Temporal) -> Issue
 
 def _inconsistency(frames: Frames, times: temporal.Temporal) -> Issue | None:
     """Jumps, and a drift of the look of more than 6 grey levels over the clip."""
-    change = float(np.linalg.norm(times.drift.per_frame)) * (len(frames) - 1)
     if times.critical:
         return _issue("inconsistency", 0.3 + len(times.critical) / 6, list(times.critical))
-    if times.drift.significant and change > 6:
-        return _issue("inconsistency", change / 60, list(range(len(frames))))
+    if times.drift.significant and times.drift.change > 6:
+        return _issue("inconsistency", times.drift.change / 60, list(range(len(frames))))
     return None

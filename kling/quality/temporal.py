@@ -37,11 +37,13 @@ class Drift:
     """Slow change of the look along the motion, grey levels a frame: luma, red-green, yellow-blue."""
 
     per_frame: tuple[float, float, float]
+    change: float  # over the whole clip: length of the three together, grey levels
     p_value: float  # of the strongest of the three, corrected for there being three
 
     @property
     def significant(self) -> bool:
-        return self.p_value < 0.05
+        """Beyond chance, and at least the one grey level that an 8-bit picture can show."""
+        return self.p_value < 0.05 and self.change >= 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def drift(frames: Frames, flow: np.ndarray | None = None) -> Drift:
     Along the motion, because a camera that turns to a darker wall is not drift. Jumps are left out by the median.
     """
     if len(frames) < 5:
-        return Drift(per_frame=(0.0, 0.0, 0.0), p_value=1.0)
+        return Drift(per_frame=(0.0, 0.0, 0.0), change=0.0, p_value=1.0)
     flow = flows(shrink(frames)) if flow is None else flow
     height, width = flow.shape[1:3]
     colour = [_opponent(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)) for frame in frames]
@@ -135,7 +137,9 @@ def drift(frames: Frames, flow: np.ndarray | None = None) -> Drift:
             smallest = min(smallest, _two_sided(values.mean(), error, freedom))
         elif abs(values.mean()) > 1e-3:
             smallest = 0.0
-    return Drift(per_frame=(float(mean[0]), float(mean[1]), float(mean[2])), p_value=min(1.0, 3 * smallest))
+    change = float(np.linalg.norm(mean)) * len(flow)
+    values = (float(mean[0]), float(mean[1]), float(mean[2]))
+    return Drift(per_frame=values, change=change, p_value=min(1.0, 3 * smallest))
 
 
 def _two_sided(value: float, error: float, freedom: float) -> float:

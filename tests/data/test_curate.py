@@ -26,6 +26,8 @@ from kling.model.vae import VideoVAE
 from kling.presets import get_preset
 from tests.data.raw_files import every_kind, footage, moving, write
 
+# Starting workers takes seconds on a free machine and minutes on a crowded one.
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 TINY = get_preset("tiny")
 
