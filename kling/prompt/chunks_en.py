@@ -1,6 +1,6 @@
 """English words into chunks: noun phrases, verb groups, prepositions, scene words. The first half of level 2."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kling.prompt.lexical import Token, as_count
 from kling.prompt.syntactic import Attribute, Phrase
@@ -132,6 +132,8 @@ class Chunker:
         following = self._at(position + 1)
         if kind is None:
             return None
+        if kind == "neither" and following and following.has(*ATTRIBUTES):
+            return self._neither(position + 1)
         if kind == "one" or (kind in ("both", "other", "neither") and following and self._continues_noun(position + 1)):
             return None
         if kind == "somebody":
@@ -141,6 +143,17 @@ class Chunker:
         else:
             self._phrase(kind="pronoun", head=kind, text=token.text)
         return position + 1
+
+    def _neither(self, position: int) -> int:
+        """ "neither red nor blue": says nothing that a graph can hold; passed on as text."""
+        words = ["neither"]
+        while (token := self._at(position)) is not None and (
+            token.has(*ATTRIBUTES) or token.lemma in ("nor", "or", "and")
+        ):
+            words.append(token.text)
+            position += 1
+        self.lost.append(" ".join(words))
+        return position
 
     def _phrase(self, **fields) -> None:
         self._add("np", phrase=Phrase(id=self.num_phrases, **fields))
@@ -484,8 +497,3 @@ class Chunker:
         if kind == "relation":
             return opens or not token.has("direction", "path", "filler") or token.lemma == "on"
         return True
-
-
-def with_head(phrase: Phrase, head: str) -> Phrase:
-    """ "a red and a blue ball": the first takes its noun from the second."""
-    return replace(phrase, head=head, kind="object")

@@ -19,13 +19,14 @@ class Thing:
     place: str | None = None
     speed: str | None = None
     known: bool = True
+    guessed: bool = False  # "the large one": its shape is that of the thing spoken of before
 
     def node(self) -> ObjectNode:
         return ObjectNode(id=self.id, shape=self.shape, **self.attributes)
 
     def fits(self, shape: str, attributes: dict[str, str]) -> bool:
         """Nothing said of it speaks against this description."""
-        if shape and self.shape and shape != self.shape:
+        if shape and self.shape and shape != self.shape and not self.guessed:
             return False
         return all(self.attributes.get(name, value) == value for name, value in attributes.items())
 
@@ -151,7 +152,8 @@ class Discourse:
     def _introduce(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:
         if phrase.parts:
             return self._introduce_parts(phrase, shape, attributes)
-        if not shape and phrase.count == 1 and self.recent and self.anaphora:
+        guessed = not shape and phrase.kind == "elliptic" and bool(self.recent) and self.anaphora
+        if guessed:
             shape = self.things[self.recent[-1]].shape
         options = [value for name, value in (*phrase.attributes, *phrase.alternatives) if name == "color"]
         count = phrase.count or (len(options) if phrase.plural and len(options) > 1 else 2 if phrase.plural else 1)
@@ -166,7 +168,9 @@ class Discourse:
             own = dict(attributes)
             if phrase.plural and len(options) > 1:
                 own["color"] = options[i * len(options) // count]
-            found.append(self._new(phrase, own, shape=shape, group=group).id)
+            thing = self._new(phrase, own, shape=shape, group=group)
+            thing.guessed = guessed
+            found.append(thing.id)
         return found
 
     def _introduce_parts(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:

@@ -116,9 +116,9 @@ WORDS: dict[str, dict[str, str]] = {
         "move": "move|travel|go|drive|come|head|proceed|advance|enter|cross|cruise|move along|wander|drift",
         "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot",
         "push": "push|kick|shove|flick|pull|drag",
-        "make": "make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film|imagine"
-        "|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set|position"
-        "|locate|arrange|find|line up|capture|need|reveal|frame",
+        "make": "hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
+        "|imagine|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set"
+        "|position|locate|arrange|find|line up|capture|need|reveal|frame",
         "be": "be|exist|happen|occur|take place",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
@@ -136,7 +136,7 @@ WORDS: dict[str, dict[str, str]] = {
         "right_of": "right of|to the right of|on the right of|on the right side of|at the right of",
         "in_front_of": "in front of|before the front of|ahead of",
         "behind": "behind|in back of|at the back of",
-        "on": "on top of|atop|upon|sit on|on|resting on",
+        "on": "on top of|atop|upon|on",
         "above": "above|high above|hover over|directly above",
         "below": "under|below|beneath|underneath",
         "near": "next to|beside|near|close to|alongside|adjacent to|by the side of|not far from|by",
@@ -154,7 +154,8 @@ WORDS: dict[str, dict[str, str]] = {
         "off": "off|off of|from the top of|from",
         "down": "down|down from",
         "up": "up",
-        "past": "past|among|amid|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without|out of|beyond",
+        "past": "past|among|amid|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without"
+        "|out of|beyond",
         "toward": "toward|towards|in the direction of",
     },
     "direction": {
@@ -188,9 +189,9 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "order": {
         "then": "then|and then|next|afterwards|afterward|after that|subsequently|later|after which|finally|at last"
-        "|lastly|in the end|and finally|eventually|only then|thereafter|second|third|before finally|in turn"
-        "|followed by",
+        "|lastly|in the end|and finally|eventually|only then|thereafter|second|third|before finally|followed by",
         "first": "first|at first|firstly|initially|to begin with|in the beginning|to start with",
+        "turn": "one after another|one by one|one after the other|in turn|one at a time",
         "same": "at the same time|simultaneously|at once|meanwhile|in the meantime|in unison|in parallel",
     },
     "subordinator": {
@@ -239,8 +240,9 @@ WORDS: dict[str, dict[str, str]] = {
         "follow": "follow|track",
     },
     "setting": {
-        "grass": "grass|lawn|meadow|green meadow|green lawn|green field|grassy field|grassy floor|grassy ground|grassland|field|park|pasture"
-        "|grassy meadow|green grass|grass field|grassy|grass floor|football field|turf|grassy lawn|garden",
+        "grass": "grass|lawn|meadow|green meadow|green lawn|green field|grassy field|grassy floor|grassy ground"
+        "|grassland|field|park|pasture|grassy meadow|green grass|grass field|grassy|grass floor|football field|turf"
+        "|grassy lawn|garden",
         "sand": "sand|beach|desert|dune|sand dune|sandy beach|sandy ground|sandy floor|sandy|seashore|shore"
         "|sand floor|sandy desert|sandbox|sandpit",
         "snow": "snow|snowy|snowy field|snowfield|snowy ground|snow covered ground|snow covered field"
@@ -298,11 +300,10 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image|view|there|here|background|floor|ground"
-        "|surface|air|style|look|animation|movie|film|of|kind|time|times|twice|once more|again|very|really|quite"
-        "|bright|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even"
-        "|second|seconds|minute|meter|middle|center|centre|in the middle|in the center|in the centre|screen|line|row"
-        "|in a row|in a line|sky|from the sky|from above|from a height|from high up|on the spot|in place"
+        "": "video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image|view|there|here"
+        "|background|floor|ground|surface|air|style|look|animation|movie|film|of|kind|very|really|quite|bright"
+        "|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even|second"
+        "|seconds|minute|meter|screen|sky|from the sky|from above|from a height|from high up|on the spot|in place"
         "|like a pendulum|back and forth|to and fro|side to side|from side to side|from a rope|on a rope"
         "|from a string|on a string|from a chain|on a chain|rope|string|from the ceiling|each|where|color|colour"
         "|colored|coloured|size|sized|so|which|its axis|around its axis|around its own axis|on its axis|hey|hello|hi"
@@ -316,18 +317,19 @@ WORDS: dict[str, dict[str, str]] = {
     "adjective": {
         "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
         "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
-        "|medium|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|standing"
-        "|lovely|upright|narrow|good|bad|great|amazing|perfect|solid|hollow|transparent|translucent|opaque|young"
-        "|free|medium sized|medium size",
+        "|medium|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|different"
+        "|same|identical|similar|various|other|lovely|upright|narrow|good|bad|great|amazing|perfect|solid|hollow"
+        "|transparent|translucent|opaque|young|free|medium sized|medium size",
     },
     "abstract": {
-        "": "depth|field of view|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld"
-        "|time lapse|feel|atmosphere|mood|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution"
-        "|bokeh|fog|mist|rain|wind|storm|cloud|weather|music|sound|speed|force|energy|physics|direction|distance"
-        "|height|moment|end|beginning|ice|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view"
-        "|top down|eye level|4k|8k|hd|contrast|composition|lens flare|wide angle|tracking|macro|exposure|grain"
-        "|film grain|hour|minute|dream|fun|beauty|nature|spot|balance|path|circle|pendulum|gradient|grade"
-        "|color grading|tone|palette|vibe|ambience",
+        "": "time|times|twice|once more|again|middle|center|centre|in the middle|in the center|in the centre|line"
+        "|row|in a row|in a line|several times|many times|a few times|three times|two times|depth|field of view"
+        "|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld|time lapse|feel|atmosphere|mood"
+        "|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution|bokeh|fog|mist|rain|wind|storm"
+        "|cloud|weather|music|sound|speed|force|energy|physics|direction|distance|height|moment|end|beginning|ice"
+        "|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view|top down|eye level|4k|8k|hd|contrast"
+        "|composition|lens flare|wide angle|tracking|macro|exposure|grain|film grain|hour|minute|dream|fun|beauty"
+        "|nature|spot|balance|path|circle|pendulum|gradient|grade|color grading|tone|palette|vibe|ambience",
     },
 }
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from kling.prompt.discourse import Discourse
 from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
+from kling.prompt.shots import directed
 from kling.prompt.syntactic import Clause, Syntax
 
 
@@ -34,6 +35,7 @@ class _Happening:
 
 MOTIONS = ("fall", "bounce", "roll", "slide", "throw", "spin", "swing", "topple", "stay")
 _TRAVELS = ("roll", "slide", "throw", "move", "dash", "send", "push")
+_GOALS = ("behind", "below", "above", "in_front_of", "between")  # of what travels: where to, not where it is
 _SIDEWAYS = {"left": "left", "right": "right", "toward": "toward", "away": "away", "up": "up", "down": "down"}
 
 
@@ -56,6 +58,7 @@ class Composer:
         """The graph and its doubts."""
         for index, clause in enumerate(self.syntax.clauses):
             self.index = index
+            self._mention_before(clause)
             self._clause(clause)
         self._unmentioned()
         self._places()
@@ -74,6 +77,16 @@ class Composer:
             **scene,
         )
         return graph, (*self.people.doubts, *self._contradictions(events))
+
+    def _mention_before(self, clause: Clause) -> None:
+        """Objects are numbered in order of mention, though a relative clause may be closed before its main clause."""
+        links = (link for c in self.syntax.clauses for link in c.links if link.relation == "not")
+        denied = {number for link in links for number in link.phrases}
+        linked = (number for link in clause.links for number in link.phrases)
+        last = max((*clause.subjects, *clause.objects, *linked), default=-1)
+        for phrase in self.syntax.phrases[: last + 1]:
+            if phrase.kind == "object" and phrase.id not in denied:
+                self.people.resolve(phrase.id)
 
     # --- clauses -----------------------------------------------------------------------------------------------
 
@@ -158,7 +171,7 @@ class Composer:
         for name, other in zip(subjects, objects, strict=False):
             if name == other or not things[name].fits(things[other].shape, things[other].attributes):
                 continue
-            things[name].shape = things[other].shape
+            things[name].shape, things[name].guessed = things[other].shape, False
             for kind, value in things[other].attributes.items():
                 things[name].attributes.setdefault(kind, value)
             if other == list(things)[-1]:
@@ -308,7 +321,9 @@ class Composer:
         for relation, targets in links:
             if clause.verb in ("stop", "collide", "knock over") and relation != "side by side":
                 continue
-            if clause.verb in _TRAVELS and relation in ("behind", "below", "above", "in_front_of", "between"):
+            if relation in ("toward", "path past") or (clause.verb in _TRAVELS and relation in _GOALS):
+                way = relation.removeprefix("path ").replace("_", " ")
+                self.lost += [f"{way} {self.people.things[name].node().phrase}" for name in targets]
                 continue
             if (relation == "off" and clause.verb == "bounce") or (relation == "on" and clause.verb == "fall"):
                 continue
@@ -327,8 +342,9 @@ class Composer:
                 continue
             start = self._start(clause, mine, orders, base)
             base[clause] = start
-            for i in mine:
-                orders[i] = start + self.happenings[i].step
+            turn = self.syntax.clauses[clause].order == "turn"  # "three balls fall one after another"
+            for number, i in enumerate(mine):
+                orders[i] = start + (number if turn else self.happenings[i].step)
         return [replace(h.event, order=orders[i]) for i, h in enumerate(self.happenings) if i in orders]
 
     def _drop_postures(self) -> None:
@@ -453,21 +469,7 @@ class Composer:
         if kind not in CAMERA_MOVES:
             self.lost.append(clause.text or clause.verb)
             return
-        self._move(kind, direction, said, clause)
-
-    def _move(self, kind: str, direction: str, said: str, clause: Clause) -> None:
-        turns = {"orbit": {"clockwise": "left", "counterclockwise": "right"},
-                 "roll": {"clockwise": "right", "counterclockwise": "left"}}  # fmt: skip
-        depth = {"toward": "in", "away": "out", "back": "out", "in": "in", "out": "out"}
-        if not direction:
-            direction = turns.get(kind, {}).get(said) or (depth.get(said, said) if kind in ("dolly", "zoom") else said)
-        if kind == "pan" and direction in ("up", "down"):
-            kind = "tilt"
-        if kind == "dolly" and direction in ("up", "down"):
-            kind = "crane"
-        possible = direction if direction in CAMERA_MOVES[kind] else None
-        speed = None if kind == "static" else clause.speed
-        self.camera.append(CameraMove(kind=kind, direction=possible, speed=speed))
+        self.camera.append(directed(kind, direction, said, clause.speed))
 
     def _follow(self, events: list[Event]) -> None:
         """A camera that follows travels as its object does."""
@@ -476,7 +478,8 @@ class Composer:
             way = {"left": "left", "right": "right", "toward": "out", "away": "in"}.get(
                 directions[0] if directions else ""
             )
-            self.camera.append(CameraMove(kind="dolly", direction=way, speed=speed))
+            if way or not self.camera:
+                self.camera.append(CameraMove(kind="dolly", direction=way, speed=speed))
 
     def _moves(self) -> tuple[CameraMove, ...]:
         moves = tuple(dict.fromkeys(self.camera))

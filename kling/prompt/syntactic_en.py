@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from kling.prompt.chunks_en import Chunk, Chunker, with_head
+from kling.prompt.chunks_en import Chunk, Chunker
 from kling.prompt.lexical import Lexical
 from kling.prompt.lookahead_en import finite_ahead, list_ahead, verb_ahead
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
@@ -237,7 +237,7 @@ class Assembler:
             return False
         if not phrase.attributes or "one" in phrase.text.split():
             return False
-        self.phrases[phrase.id] = with_head(phrase, following.head)
+        self.phrases[phrase.id] = replace(phrase, head=following.head, kind="object")
         return True
 
     def _attach(self, number: int) -> None:
@@ -434,8 +434,9 @@ class Assembler:
             )
 
     def _place(self, chunk: Chunk, position: int) -> None:
-        target = self.last if self.last is not None else None
-        if target is not None:
+        target = self.last
+        leads = self._kind(position + 1) == "np" and (position == 0 or self._kind(position - 1) != "np")
+        if target is not None and not leads:
             self.phrases[target] = replace(self.phrases[target], place=chunk.value)
         elif self._kind(position + 1) in ("np", "comma", "verb"):
             for later in self.chunks[position:]:

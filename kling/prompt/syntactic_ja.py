@@ -63,15 +63,8 @@ class Reader:
         return token.text if token else "."
 
     def _step(self, position: int) -> int:
-        for reader in (
-            self._punctuation,
-            self._scene,
-            self._part,
-            self._modifier,
-            self._noun,
-            self._adverb,
-            self._verb,
-        ):
+        readers = (self._punctuation, self._scene, self._part, self._modifier, self._noun, self._adverb, self._verb)
+        for reader in readers:
             after = reader(position, self.tokens[position])
             if after is not None:
                 return after
@@ -219,6 +212,7 @@ class Reader:
         after = position + 1
         following = self._at(after)
         if following is not None and following.text in ("回", "度", "回転", "秒", "番", "回目"):
+            self.lost.append(f"{self.tokens[position].text}{following.text}")  # how often: no place in the graph
             return after + 1
         if following is not None and following.has("counter"):
             after += 1
