@@ -1,4 +1,7 @@
-"""`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest."""
+"""`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest.
+
+`python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts.
+"""
 
 import argparse
 import importlib
@@ -9,7 +12,7 @@ import tyro
 from kling.errors import run_command
 from kling.presets import get_preset
 
-from . import config
+from . import config, plan
 
 # stage: (its settings, "module:function taking (settings, preset)")
 STAGES = {
@@ -20,6 +23,13 @@ STAGES = {
 
 
 def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["plan"]:
+        print(
+            plan.describe(
+                plan.checked_plan(tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan"))
+            )
+        )
+        return
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")
     chosen, rest = reader.parse_known_args(arguments)

@@ -8,11 +8,13 @@ if it had never stopped.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import deepspeed
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from kling.errors import KlingError
 from kling.model.checkpoint import load_part
@@ -139,6 +141,9 @@ def _model(run: TrainRun, preset: Preset, ranks: Ranks) -> nn.Module:
     dit = DiT(preset.dit)
     if run.start_from:
         load_part(run.start_from, "dit", dit)
+    if run.activation_checkpointing == "blocks":
+        for block in dit.blocks:  # keep a block's input only, and compute the block again in backward
+            block.forward = partial(recomputed, block.forward, use_reentrant=False)
     return ParallelDiT(dit, make_mesh(heads=run.sequence_parallel, device_type=ranks.device.type))
 
 

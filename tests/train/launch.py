@@ -1,0 +1,84 @@
+"""Ranks without Ray: forks a process group for each job of a JSON list, in one interpreter that has imported all once.
+
+`launch(jobs)` runs this file; a job is {"run": fields of TrainRun, "world": ranks, "kill": {"rank", "after_step"}}.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def launch(jobs: list[dict], *, timeout_s: float = 280) -> None:
+    """Run the jobs one after the other. Raises AssertionError when one fails that was not to be killed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, __file__, json.dumps(jobs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def losses(out: str | Path) -> dict[int, float]:
+    """step: loss, of a run's metrics.jsonl."""
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
+
+
+def _rank(job: dict, rank: int, rendezvous: str) -> None:
+    import torch
+
+    from tests.train.conftest import SMALL
+    from train.config import ObjectiveConfig, OptimizerConfig, TrainRun
+    from train.loop import train
+    from train.ranks import Ranks
+
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)  # DeepSpeed asks for it
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=job["world"])
+    fields = dict(job["run"])
+    fields["objective"] = ObjectiveConfig(**fields.pop("objective", {}))
+    fields["optimizer"] = OptimizerConfig(**fields.pop("optimizer", {}))
+    run = TrainRun(num_workers=job["world"], **fields)
+    ranks = Ranks(
+        rank=rank,
+        world=job["world"],
+        local_rank=rank,
+        device=torch.device("cpu"),
+        sequence_parallel=run.sequence_parallel,
+    )
+    train(run, SMALL, ranks, scratch=Path(run.out), encoders=run.weights, report=lambda record, saved: None)
+
+
+def _run(job: dict) -> None:
+    context = multiprocessing.get_context("fork")
+    rendezvous = tempfile.mktemp()
+    ranks = [context.Process(target=_rank, args=(job, rank, rendezvous)) for rank in range(job["world"])]
+    for process in ranks:
+        process.start()
+    if kill := job.get("kill"):
+        metrics = Path(job["run"]["out"], "metrics.jsonl")
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) >= kill["after_step"]):
+            assert all(process.is_alive() for process in ranks), "ended before it was to be killed"
+            time.sleep(0.005)
+        os.kill(ranks[kill["rank"]].pid, signal.SIGKILL)
+        ranks[kill["rank"]].join()
+        for process in ranks:
+            process.kill()
+    for process in ranks:
+        process.join()
+    if not kill:
+        codes = [process.exitcode for process in ranks]
+        assert not any(codes), f"exit codes {codes} of {job}"
+
+
+if __name__ == "__main__":
+    import train.loop  # noqa: F401 (once, before forking)
+
+    for given in json.loads(sys.argv[1]):
+        _run(given)

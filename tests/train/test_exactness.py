@@ -1,0 +1,53 @@
+"""The same losses on any number of ranks, after any kill, and on other ranks than before."""
+
+from pathlib import Path
+
+import pytest
+
+from .launch import launch, losses
+
+STEPS = 50
+
+
+def make_job(out: Path, dataset: str, encoders: str, world: int, **changed) -> dict:
+    kill = changed.pop("kill", None)
+    run = {
+        "preset": "tiny",
+        "data": dataset,
+        "out": str(out),
+        "weights": encoders,
+        "steps": STEPS,
+        "batch_size": 8,
+        "checkpoint_every": 1000,
+        "validate_every": 0,
+        "optimizer": {"warmup": 5},
+        **changed,
+    }
+    return {"run": run, "world": world, "kill": kill}
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int, float]]:
+    """Loss curves of one run on several arrangements of ranks."""
+    root = tmp_path_factory.mktemp("curves")
+    arrangements = {
+        "1": {"world": 1},
+        "2": {"world": 2},
+        "4": {"world": 4},
+        "zero 3 on 2": {"world": 2, "zero_stage": 3},
+        "2 ranks a clip": {"world": 2, "sequence_parallel": 2},
+    }
+    launch([make_job(root / name, dataset, encoders, **how) for name, how in arrangements.items()])
+    return {name: losses(root / name) for name in arrangements}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2", "4", "zero 3 on 2", "2 ranks a clip"])
+def test_any_ranks_give_the_same_losses(curves, name: str):
+    assert len(curves["1"]) == STEPS
+    assert curves[name] == pytest.approx(curves["1"], rel=1e-5)
+
+
+def test_the_loss_falls(curves):
+    values = list(curves["1"].values())
+    assert sum(values[-10:]) < 0.95 * sum(values[:10])

@@ -1,0 +1,244 @@
+"""Plan before you pay: memory, FLOPs, bytes, time and money of a run, from the preset's sizes alone.
+
+Every figure is arithmetic that can be redone by hand; every assumption is a field. Where the formulas come from:
+ZeRO's division of states (arXiv:1910.02054), matrix products of a transformer (2 FLOPs a multiply-add; backward twice
+the forward), rings of all-gather and reduce-scatter (each rank sends (n-1)/n of the buffer).
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+import tyro
+
+from kling.errors import ConfigError
+from kling.model.dit import DiT
+from kling.presets import Preset, get_preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPU:
+    memory_bytes: int
+    flops: float  # dense bf16, a second
+    link_bytes_s: float  # to the other GPUs of its node, one direction
+    usd_hour: float  # an assumption: on-demand price of one GPU in an 8-GPU node
+
+
+GPUS = {
+    "a100-80gb": GPU(memory_bytes=80 * 10**9, flops=312e12, link_bytes_s=300e9, usd_hour=2.5),
+    "h100-80gb": GPU(memory_bytes=80 * 10**9, flops=989e12, link_bytes_s=450e9, usd_hour=4.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What is asked. Times and prices follow from assumptions; change them with the flags of the same name."""
+
+    preset: Annotated[str, tyro.conf.Positional]
+    nodes: int = 1
+    gpus_per_node: int = 8
+    gpu: str = "a100-80gb"
+    zero_stage: int = 3
+    sequence_parallel: int = 8  # ranks that share a clip, inside a node
+    clips_per_group: int = 1  # a step, for each group of ranks that shares clips
+    activation_checkpointing: bool = True
+    steps: int = 100_000
+    mfu: float = 0.30  # assumed share of the peak; Wan-14B's report says 17.8 to 32.9 %
+    node_link_bytes_s: float = 50e9  # of a node to the others, one direction (4 x 100 Gbit/s)
+    reserve: float = 0.08  # of memory: CUDA context, NCCL buffers, fragmentation
+
+    def __post_init__(self):
+        if self.gpu not in GPUS:
+            raise ConfigError("unknown GPU", where=f"--gpu {self.gpu}", fix=f"Choose one of: {', '.join(GPUS)}")
+        if self.ranks % self.sequence_parallel:
+            fix = f"{self.ranks} ranks: use a divisor of it"
+            raise ConfigError("ranks do not divide", where=f"--sequence-parallel {self.sequence_parallel}", fix=fix)
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Of one GPU where not said otherwise."""
+
+    request: PlanRequest
+    num_parameters: int
+    parameters_bytes: float
+    gradients_bytes: float
+    optimizer_bytes: float
+    activations_bytes: float
+    buffers_bytes: float
+    tokens_per_step: int  # all GPUs
+    flops_per_step: float  # all GPUs, recomputation not counted (as MFU is defined)
+    node_link_bytes: float  # sent by one GPU to its node's others, a step
+    network_bytes: float  # sent by one node to the others, a step
+    step_s: float
+
+    @property
+    def total_bytes(self) -> float:
+        parts = (self.parameters_bytes, self.gradients_bytes, self.optimizer_bytes, self.activations_bytes)
+        return sum(parts) + self.buffers_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.total_bytes <= (1 - self.request.reserve) * GPUS[self.request.gpu].memory_bytes
+
+    @property
+    def days(self) -> float:
+        return self.step_s * self.request.steps / 86_400
+
+    @property
+    def usd(self) -> float:
+        return self.days * 24 * self.request.ranks * GPUS[self.request.gpu].usd_hour
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """The arithmetic. It does not judge: `checked_plan` does."""
+    preset, gpu, ranks = get_preset(request.preset), GPUS[request.gpu], request.ranks
+    count, tokens = count_parameters(preset), tokens_of_clip(preset)
+    divided = {
+        name: ranks if request.zero_stage >= stage else 1 for name, stage in (("opt", 1), ("grad", 2), ("par", 3))
+    }
+    groups = ranks // request.sequence_parallel
+    clips = groups * request.clips_per_group
+    flops = 3 * forward_flops(preset, tokens) * clips
+    compute_s = flops / (ranks * gpu.flops * request.mfu)
+    # Parameters in bf16: gathered in forward and backward (ZeRO-3), gradients reduced once in bf16.
+    moved = 2 * count * (3 if request.zero_stage == 3 else 2) * (ranks - 1) / ranks
+    ulysses = attention_bytes(preset, tokens, request)
+    across = moved if request.nodes > 1 else 0.0
+    network_s = across / request.node_link_bytes_s
+    link_s = (moved + ulysses) / gpu.link_bytes_s
+    return Plan(
+        request=request,
+        num_parameters=count,
+        parameters_bytes=2 * count / divided["par"],
+        gradients_bytes=2 * count / divided["grad"],
+        optimizer_bytes=(4 + 4 + 4 + 4) * count / divided["opt"],  # master weights, two moments; the average
+        activations_bytes=activation_bytes(preset, tokens, request),
+        buffers_bytes=buffer_bytes(preset, request),
+        tokens_per_step=tokens * clips,
+        flops_per_step=flops,
+        node_link_bytes=moved + ulysses,
+        network_bytes=across,
+        # Gathering overlaps computing: the slower of the two counts. The all-to-alls of attention do not.
+        step_s=max(compute_s, network_s, link_s - ulysses / gpu.link_bytes_s) + ulysses / gpu.link_bytes_s,
+    )
+
+
+def checked_plan(request: PlanRequest) -> Plan:
+    """Raises ConfigError when it does not fit, naming the nearest plan that does."""
+    plan = make_plan(request)
+    if plan.fits:
+        return plan
+    nearest = next((p for p in map(make_plan, _neighbours(request)) if p.fits), None)
+    gpu = GPUS[request.gpu]
+    fix = "No arrangement of up to 64 times as many nodes fits"
+    if nearest is not None:
+        r = nearest.request
+        fix = (
+            f"The nearest that fits: --nodes {r.nodes} --zero-stage {r.zero_stage} --sequence-parallel "
+            f"{r.sequence_parallel} --clips-per-group {r.clips_per_group}"
+            f"{' --activation-checkpointing' if r.activation_checkpointing else ''} ({_gb(nearest.total_bytes)})"
+        )
+    usable = (1 - request.reserve) * gpu.memory_bytes
+    raise ConfigError(
+        f"the plan needs {_gb(plan.total_bytes)} a GPU, and {_gb(usable)} can be used",
+        where=f"{request.preset} on {request.ranks} x {request.gpu}",
+        fix=fix,
+    )
+
+
+def _neighbours(request: PlanRequest):
+    """Other plans, the cheapest change first."""
+    request = replace(request, activation_checkpointing=True)
+    for nodes in (request.nodes * 2**i for i in range(7)):
+        for clips in sorted({request.clips_per_group, 1}, reverse=True):
+            for stage in range(request.zero_stage, 4):
+                yield replace(request, nodes=nodes, clips_per_group=clips, zero_stage=stage)
+        yield replace(request, nodes=nodes, clips_per_group=1, zero_stage=3, sequence_parallel=request.gpus_per_node)
+
+
+def count_parameters(preset: Preset) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in DiT(preset.dit).parameters())
+
+
+def tokens_of_clip(preset: Preset) -> int:
+    clip, vae = preset.clip, preset.vae
+    latent = (vae.latent_frames(clip.num_frames), clip.height_px // vae.stride_px, clip.width_px // vae.stride_px)
+    return math.prod(size // patch for size, patch in zip(latent, preset.dit.patch, strict=True))
+
+
+def visible_tokens(preset: Preset, tokens: int) -> float:
+    """Keys that a query sees on average: the temporal window, cut off at the clip's ends."""
+    frames = preset.vae.latent_frames(preset.clip.num_frames) // preset.dit.patch[0]
+    window = preset.dit.window or frames
+    seen = sum(min(frames, i + window) - max(0, i - window + 1) for i in range(frames)) / frames
+    return seen * tokens / frames
+
+
+def forward_flops(preset: Preset, tokens: int) -> float:
+    """Matrix products of one clip: projections and MLP on every token, attention over what the window shows."""
+    c, d = preset.dit, preset.dit.width
+    text = preset.text.max_tokens
+    linear = 2 * tokens * (4 * d * d + 2 * d * d + 2 * d * c.mlp_dim)  # self q k v o; cross q o; MLP
+    cross_keys = 2 * text * 2 * d * d
+    attention = 4 * tokens * (visible_tokens(preset, tokens) + text) * d
+    return c.num_layers * (linear + cross_keys + attention)
+
+
+def activation_bytes(preset: Preset, tokens: int, request: PlanRequest) -> float:
+    """Kept for backward, bf16, on the tokens of one rank.
+
+    With checkpointing: each block's input, and everything of one block while it is computed again. A block keeps about
+    20 widths and 2 MLP widths a token (norms, q k v, their rotated copies, outputs, gates in bf16; attention's own
+    softmax is recomputed by flash attention).
+    """
+    c, local = preset.dit, request.clips_per_group * tokens / request.sequence_parallel
+    block = local * (20 * c.width + 2 * c.mlp_dim) * 2
+    if request.activation_checkpointing:
+        return c.num_layers * local * c.width * 2 + block
+    return c.num_layers * block
+
+
+def buffer_bytes(preset: Preset, request: PlanRequest) -> float:
+    """ZeRO-3's gathered blocks (this one, the next) and reduce buckets (0.5e9 elements, bf16, two)."""
+    with torch.device("meta"):
+        block = sum(p.numel() for p in DiT(replace(preset.dit, num_layers=1)).blocks.parameters())
+    gathered = 2 * 2 * block if request.zero_stage == 3 else 0
+    return gathered + 2 * 2 * min(5e8, count_parameters(preset))
+
+
+def attention_bytes(preset: Preset, tokens: int, request: PlanRequest) -> float:
+    """Ulysses: q, k, v and the result cross, forward, recomputed and backward."""
+    u = request.sequence_parallel
+    local = request.clips_per_group * tokens / u
+    each_pass = preset.dit.num_layers * 4 * local * preset.dit.width * 2 * (u - 1) / u
+    return each_pass * (3 if request.activation_checkpointing else 2)
+
+
+def _gb(value: float) -> str:
+    return f"{value / 1e9:.1f} GB"
+
+
+def describe(plan: Plan) -> str:
+    """The plan as lines a person reads."""
+    r = plan.request
+    rows = [
+        ("GPUs", f"{r.nodes} x {r.gpus_per_node} {r.gpu}, ZeRO-{r.zero_stage}, {r.sequence_parallel} a clip"),
+        ("parameters", f"{plan.num_parameters / 1e9:.2f} B"),
+        ("memory a GPU", f"{_gb(plan.total_bytes)} of {_gb(GPUS[r.gpu].memory_bytes)}"),
+        *((f"  {name}", _gb(getattr(plan, f"{name}_bytes"))) for name in
+          ("parameters", "gradients", "optimizer", "activations", "buffers")),
+        ("tokens a step", f"{plan.tokens_per_step:,}"),
+        ("FLOPs a step", f"{plan.flops_per_step:.3g}"),
+        ("sent a step", f"{_gb(plan.node_link_bytes)} a GPU in its node, {_gb(plan.network_bytes)} a node outside"),
+        ("step time", f"{plan.step_s:.1f} s at {100 * r.mfu:.0f} % MFU (assumed)"),
+        ("days", f"{plan.days:.1f} for {r.steps:,} steps"),
+        ("money", f"${plan.usd:,.0f} at ${GPUS[r.gpu].usd_hour} a GPU hour (assumed)"),
+    ]  # fmt: skip
+    return "\n".join(f"{name:<16} {value}" for name, value in rows)
