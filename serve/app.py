@@ -137,7 +137,7 @@ def start(settings: ServiceSettings, *, host: str, port: int) -> None:
             if last:
                 raise ServiceError(f"Ray Serve did not start ({type(error).__name__})", where=where) from error
     try:
-        ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/")
+        ray_serve.run(graph(settings), name=APP_NAME, route_prefix="/", logging_config={"encoding": "JSON"})
     except RuntimeError as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ServiceError("the replicas did not start", where=reason) from error

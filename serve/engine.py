@@ -31,7 +31,7 @@ from .orders import Order
 from .ranks import Decoder, Event, Rank, RankSettings
 from .tasks import LEASE_S, Claim, LostLeaseError, TaskStore
 
-log = logging.getLogger("kling.serve")
+log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
 _POLL_S = 0.1  # how often an idle replica looks for work
 _PING_EVERY_S, _PING_TIMEOUT_S = 1.0, 5.0

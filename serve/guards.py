@@ -25,7 +25,7 @@ from kling.schema import MAX_BODY_BYTES, Problem, ProblemBody
 from .admission import NotAdmittedError
 from .keys import Key, RefusedError
 
-log = logging.getLogger("kling.serve")
+log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
 _BODY_TIMEOUT_S = 30.0  # a body that is not there by then is not worth a connection
 _bearer = HTTPBearer(auto_error=False, description="kling_... key, or a JWT (HS256) made with an access key pair")

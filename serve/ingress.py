@@ -11,11 +11,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from kling.errors import InputError
 from kling.presets import get_preset
@@ -29,8 +30,13 @@ from .tasks import NewTask, TaskStore
 from .views import task_view
 from .webhooks import Courier
 
-log = logging.getLogger("kling.serve")
+log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
+_STUDIO = Path(__file__).parent / "studio" / "index.html"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' blob: data:; media-src blob:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 _LINK_S = 3600
 WORKER_SEEN_S = 10.0  # a worker that was silent for so long does not count as ready
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,128}$"
@@ -282,6 +288,12 @@ async def events(row: Owned, request: Request) -> StreamingResponse:
 async def usage(request: Request, key: Annotated[Key, Depends(guards.reader)]) -> Usage:
     """What your key has used this hour, day and month, and what you could do about it."""
     return await asyncio.to_thread(desk_of(request).keys.usage, key)
+
+
+@health.get("/", include_in_schema=False)
+async def studio() -> FileResponse:
+    """The studio: one page, nothing loaded from anywhere else."""
+    return FileResponse(_STUDIO, headers={"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"})
 
 
 @health.get("/live")

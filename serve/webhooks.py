@@ -23,7 +23,7 @@ from .guards import public_addresses
 from .tasks import TASKS, TaskStore
 from .views import task_view
 
-log = logging.getLogger("kling.serve")
+log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
 _PAUSES_S = (5, 30, 120, 600, 1800, 7200, 21_600, 43_200)
 _TIMEOUT_S = 15.0

@@ -1,14 +1,13 @@
 """The whole way of a task over HTTP, on a real replica."""
 
 import io
-import json
 
 import av
 import cv2
 import numpy as np
 import pytest
 
-from kling.media.video import read_frames
+from kling.media.video import read_frames, write_mp4
 from kling.schema import Task, VideoConfig
 
 from .conftest import Service, until
@@ -46,16 +45,17 @@ def test_the_same_seed_gives_the_same_bytes_whatever_runs_beside(service: Servic
         assert len(set(results)) == 3
 
 
-def test_two_ranks_make_what_one_process_makes(service: Service, tiny_weights):
+def test_two_ranks_make_what_one_process_makes(service: Service, tiny_weights, tmp_path):
     from kling.pipeline import Generation, build
 
     pipeline = build("tiny", weights=tiny_weights)
-    wanted = pipeline.generate(Generation(prompt="a cone", seed=9, num_steps=2))
+    write_mp4(tmp_path / "x.mp4", pipeline.generate(Generation(prompt="a cone", seed=9, num_steps=2)), fps=8)
+    wanted, _ = read_frames(tmp_path / "x.mp4")
     with service.client() as client:
         task = client.wait(client.generate("a cone", config=VideoConfig(seed=9, steps=2)).task_id)
         made, _ = read_frames(client.content(task.task_id))
-    # The file is lossy; noise of an untrained network compresses badly, so the bound is loose but far from chance.
-    assert np.abs(made.astype(int) - wanted.astype(int)).mean() < 12
+    # Sums of floats differ in their last bits, which may turn a level of a pixel, and the codec's choices with it.
+    assert np.abs(made.astype(int) - wanted.astype(int)).mean() < 1
 
 
 @pytest.mark.parametrize("form", ["mp4", "mjpeg", "sse", "raw"])
@@ -114,16 +114,6 @@ def test_cancelling_a_waiting_task_and_deleting_ended_ones(service: Service):
             assert task_id not in {task.task_id for task in client.list(limit=100).tasks}
 
 
-def test_an_idempotency_key_makes_one_task(service: Service):
-    with service.client() as client:
-        one = client.generate("a ball", config=QUICK, idempotency_key="k-1")
-        two = client.generate("a ball", config=QUICK, idempotency_key="k-1")
-        assert one.task_id == two.task_id
-    with service.http() as http:
-        other = http.post("/generate", json={"prompt": "another"}, headers={"Idempotency-Key": "k-1"})
-        assert other.status_code == 409 and other.json()["error"]["code"] == "idempotency_conflict"
-
-
 def test_what_is_smaller_than_asked_is_explained(service: Service):
     with service.client() as client:
         task = client.generate("a ball", config=VideoConfig(resolution="70x60", duration=1.9, steps=1))
@@ -138,18 +128,6 @@ def test_what_is_smaller_than_asked_is_explained(service: Service):
         assert answer.status_code == 409 and answer.json()["error"]["code"] == "does_not_fit"
 
 
-def test_other_peoples_tasks_do_not_exist(service: Service):
-    with service.client() as client:
-        task = client.generate("a ball", config=QUICK)
-    with service.http(service.new_key()) as other:
-        for method, path in (
-            ("GET", "status"), ("GET", "content"), ("GET", "stream"), ("GET", "events"), ("POST", "cancel"),
-            ("DELETE", "tasks"),
-        ):  # fmt: skip
-            assert other.request(method, f"/{path}/{task.task_id}").status_code == 404
-        assert other.get("/tasks").json()["tasks"] == []
-
-
 def test_live_and_ready_need_no_key_and_other_routes_do(service: Service):
     import httpx
 
@@ -160,36 +138,3 @@ def test_live_and_ready_need_no_key_and_other_routes_do(service: Service):
     with service.http(service.new_key("read")) as reader:
         assert reader.get("/tasks").status_code == 200
         assert reader.post("/generate", json={"prompt": "x"}).status_code == 403
-
-
-def test_quotas_warn_and_refuse(service: Service):
-    with service.http(service.new_key(hour_s=10.0)) as http:
-        codes = []
-        for _ in range(5):  # 2 s each: 20, 40, 60, 80 and then over 95 % of 10 s
-            answer = http.post("/generate", json={"prompt": "x", "config": {"steps": 1}})
-            codes.append(answer.status_code)
-            if len(codes) == 4:
-                assert "80%" in answer.headers["kling-quota-warning"]
-        assert codes == [202] * 4 + [429] and int(answer.headers["retry-after"]) >= 1
-        assert answer.json()["error"]["code"] == "quota_exceeded"
-        usage = http.get("/usage").json()
-        assert usage["windows"][0]["used_s"] == 8.0 and usage["recommendations"]
-    with service.http(service.new_key(requests_per_minute=1)) as http:
-        codes = [http.post("/generate", json={"prompt": "x", "config": {"steps": 1}}).status_code for _ in range(4)]
-        assert 429 in codes and codes[0] == 202
-
-
-def test_pages_list_every_task_once(service: Service):
-    with service.http(service.new_key()) as http:
-        made = [
-            http.post("/generate", json={"prompt": "x", "config": {"steps": 1}}).json()["task_id"] for _ in range(5)
-        ]
-        listed, after = [], None
-        while True:
-            page = http.get("/tasks", params={"limit": 2, **({"after": after} if after else {})}).json()
-            listed += [task["task_id"] for task in page["tasks"]]
-            after = page["next_after"]
-            if after is None:
-                break
-        assert listed == made[::-1]
-        json.dumps(listed)
