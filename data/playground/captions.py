@@ -1,5 +1,7 @@
 """SceneGraph -> captions in English and Japanese. Every caption says everything that its graph says."""
 
+from typing import Any, Literal
+
 import numpy as np
 
 from data.playground import captions_en, captions_ja
@@ -7,8 +9,9 @@ from data.playground.words import Chooser
 from kling.prompt.graph import SceneGraph
 from kling.scene.plan import Caption
 
-_COUNT = {"en": 3, "ja": 2}
-_GRAMMARS = {"en": captions_en, "ja": captions_ja}
+Language = Literal["en", "ja"]
+_COUNT: dict[Language, int] = {"en": 3, "ja": 2}
+_GRAMMARS: dict[Language, Any] = {"en": captions_en, "ja": captions_ja}
 
 
 def captions(graph: SceneGraph, *, seed: int, split: str) -> tuple[Caption, ...]:
@@ -29,7 +32,7 @@ def captions(graph: SceneGraph, *, seed: int, split: str) -> tuple[Caption, ...]
     return tuple(made)
 
 
-def say(graph: SceneGraph, language: str, family: str, rng: np.random.Generator, split: str) -> str:
+def say(graph: SceneGraph, language: Language, family: str, rng: np.random.Generator, split: str) -> str:
     """One caption."""
     grammar = _GRAMMARS[language]
     return grammar.FAMILIES[family](grammar.Speaker(graph, Chooser(rng, split)))

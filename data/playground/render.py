@@ -49,6 +49,9 @@ class Renderer:
         self._scene = mujoco.MjvScene(self._model, maxgeom=64)
         self._rect = mujoco.MjrRect(0, 0, width_px, height_px)
         self._materials = {self._model.material(i).name: i for i in range(self._model.nmat)}
+        mesh_turn = np.zeros(9)
+        mujoco.mju_quat2Mat(mesh_turn, self._model.mesh_quat[0])
+        self._mesh_turn = mesh_turn.reshape(3, 3)
         self._sky = ""
         flags, names = self._scene.flags, mujoco.mjtRndFlag
         flags[names.mjRND_SHADOW] = flags[names.mjRND_SKYBOX] = flags[names.mjRND_REFLECTION] = 1
@@ -100,7 +103,7 @@ class Renderer:
         light.diffuse[:] = np.array(lighting.diffuse) * setting.light
         light.specular[:] = (0.8, 0.8, 0.8)
         light.texid = -1
-        # The second light is everywhere, so that shadows are soft grey and not black: MuJoCo darkens by the first alone.
+        # The second light is everywhere, so that shadows are grey and not black: MuJoCo darkens by the first alone.
         fill.type = self._mj.mjtLightType.mjLIGHT_DIRECTIONAL
         fill.pos[:] = (0, -4, 8)
         fill.dir[:] = (0.0, 0.6, -0.8)
@@ -134,15 +137,16 @@ class Renderer:
         kind, size = {
             "ball": (kinds.mjGEOM_SPHERE, (a, a, a)),
             "cube": (kinds.mjGEOM_BOX, (a, b, c)),
-            "cylinder": (kinds.mjGEOM_CYLINDER, (a, b, c)),
-            "capsule": (kinds.mjGEOM_CAPSULE, (a, b, max(c - a, 1e-3))),
+            "cylinder": (kinds.mjGEOM_CYLINDER, (a, c, 0.0)),
+            "capsule": (kinds.mjGEOM_CAPSULE, (a, max(c - a, 1e-3), 0.0)),
             "cone": (kinds.mjGEOM_MESH, (a, b, c)),
         }[item.proxy]
         color = stage.COLORS.get(item.color or "", stage.UNSAID_COLOR)
         surface_name = item.material or item.finish or "matte"
         surface = stage.SURFACES[surface_name]
-        if item.proxy == "cone":  # a mesh has no size of its own
-            turn = turn * np.array([a, b, c])
+        if item.proxy == "cone":  # a mesh has no size of its own, and MuJoCo moved its origin to its centre of mass
+            sized = turn * np.array([a, b, c])
+            position, turn = position + sized @ self._model.mesh_pos[0], sized @ self._mesh_turn
         geom = self._add(kind, size, position, turn, (*color, 1.0))
         geom.matid = self._materials[surface.texture]
         geom.specular, geom.shininess = surface.specular, surface.shininess

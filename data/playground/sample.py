@@ -97,7 +97,6 @@ def _draw(rng: np.random.Generator) -> SceneGraph:
     count = int(rng.choice(list(_COUNTS), p=list(_COUNTS.values())))
     gravity = str(rng.choice(["", "moon", "mars", "zero"], p=[0.88, 0.06, 0.04, 0.02])) or None
     events, objects = _actors(rng, count, gravity)
-    objects = _name(objects, rng)
     relations = _relations(rng, objects, events) if count > 1 else ()
     setting = _maybe(rng, 0.7, SETTINGS)
     return SceneGraph(
@@ -139,7 +138,7 @@ def _actors(rng, count: int, gravity: str | None) -> tuple[list[Event], list[Obj
         finish = _maybe(rng, 0.22 if material is None else 0.06, FINISHES)
         objects.append(
             ObjectNode(
-                id=name, shape=shape, color=str(rng.choice(COLORS)), size=_maybe(rng, 0.55, SIZES), material=material,
+                id=name, shape=shape, color=_new_color(rng, shape, objects), size=_maybe(rng, 0.55, SIZES), material=material,
                 finish=finish,
             )
         )  # fmt: skip
@@ -188,20 +187,10 @@ def _look(node: ObjectNode) -> ObjectNode:
     return replace(node, id="")
 
 
-def _name(objects: list[ObjectNode], rng) -> list[ObjectNode]:
-    """Change colors until objects that are not twins differ in color or shape: words must tell them apart."""
-    renamed: dict[ObjectNode, str] = {}
-    taken: set[tuple[str, str]] = set()
-    for node in objects:
-        look = _look(node)
-        if look in renamed:
-            continue
-        color = node.color or ""
-        while (color, node.shape) in taken:
-            color = str(rng.choice(COLORS))
-        taken.add((color, node.shape))
-        renamed[look] = color
-    return [replace(node, color=renamed[_look(node)]) for node in objects]
+def _new_color(rng, shape: str, objects: list[ObjectNode]) -> str:
+    """A color that no other object of this shape has: words must tell things apart."""
+    taken = {node.color for node in objects if node.shape == shape}
+    return str(rng.choice([color for color in COLORS if color not in taken]))
 
 
 def _relations(rng, objects: list[ObjectNode], events: list[Event]) -> tuple[Relation, ...]:

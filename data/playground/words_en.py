@@ -40,13 +40,19 @@ VERBS: dict[str, Words] = {
     "bounce": w("bounce/bounces/bouncing|bounce/bounces/bouncing~up and down", "hop/hops/hopping"),
     "roll": w("roll/rolls/rolling", "trundle/trundles/trundling"),
     "slide": w("slide/slides/sliding|glide/glides/gliding|slide/slides/sliding~to a stop", "skid/skids/skidding"),
-    "throw": w("are thrown/is thrown/being thrown|are tossed/is tossed/being tossed", "are hurled/is hurled/being hurled"),
+    "throw": w(
+        "are thrown/is thrown/being thrown|are tossed/is tossed/being tossed",
+        "are hurled/is hurled/being hurled",
+    ),
     "spin": w("spin/spins/spinning|rotate/rotates/rotating|spin/spins/spinning~in place", "twirl/twirls/twirling"),
     "swing": w(
         "swing/swings/swinging|swing/swings/swinging~back and forth|swing/swings/swinging~like a pendulum",
         "sway/sways/swaying",
     ),
-    "topple": w("topple/topples/toppling~over|tip/tips/tipping~over|fall/falls/falling~over", "keel/keels/keeling~over"),
+    "topple": w(
+        "topple/topples/toppling~over|tip/tips/tipping~over|fall/falls/falling~over",
+        "keel/keels/keeling~over",
+    ),
     "collide": w(
         "collide/collides/colliding with|crash/crashes/crashing into|hit/hits/hitting|bump/bumps/bumping into",
         "slam/slams/slamming into|strike/strikes/striking",
@@ -101,7 +107,10 @@ CAMERA: dict[tuple[str, str | None], Words] = {
     ("dolly", "in"): w("dolly/dollies/dollying in|push/pushes/pushing in", "move/moves/moving closer"),
     ("dolly", "out"): w("dolly/dollies/dollying out|pull/pulls/pulling back", "back/backs/backing away"),
     ("dolly", "left"): w("dolly/dollies/dollying left|truck/trucks/trucking left", "track/tracks/tracking to the left"),
-    ("dolly", "right"): w("dolly/dollies/dollying right|truck/trucks/trucking right", "track/tracks/tracking to the right"),
+    ("dolly", "right"): w(
+        "dolly/dollies/dollying right|truck/trucks/trucking right",
+        "track/tracks/tracking to the right",
+    ),
     ("pan", "left"): w("pan/pans/panning left|pan/pans/panning to the left", "turn/turns/turning left"),
     ("pan", "right"): w("pan/pans/panning right|pan/pans/panning to the right", "turn/turns/turning right"),
     ("tilt", "up"): w("tilt/tilts/tilting up", "tilt/tilts/tilting upward"),

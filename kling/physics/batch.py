@@ -29,7 +29,8 @@ class Batch:
         self._models: list[mujoco.MjModel] = []
         self._data = mujoco.MjData(self._model)
         # The step after which each frame is taken, as `simulate` counts them.
-        self._ends = np.array([round(frame / fps / one._STEP_S) for frame in range(1, num_frames)], dtype=int)
+        steps, self._model.opt.timestep = one.timing(fps)
+        self._ends = steps * np.arange(1, num_frames)
 
     def run(self, variants: Sequence[tuple[tuple[Body, ...], float]]) -> Float[np.ndarray, "n f k 3"]:
         """Positions (m) of each variant: (bodies of the same names and shapes, gravity in m/s^2).

@@ -1,12 +1,14 @@
 """Rigid bodies under the laws of motion: MuJoCo, SI units, plain arrays in and out.
 
 Contacts are springs with a damper, stiff enough to look rigid and soft enough to be integrated: `_CONTACT_RAD_S` fixes
-the spring, and the damper follows from the restitution by a measured table. Restitution and friction belong to bodies, not to the floor: against the floor a
-body's own values hold, between two bodies the smaller restitution and the larger friction.
+the spring, and the damper follows from the restitution by a measured table. Restitution and friction belong to bodies,
+not to the floor: against the floor a body's own values hold, between two bodies the smaller restitution and the larger
+friction.
 
 Not modelled: air, deformation, breaking, liquids, cloth.
 """
 
+import math
 from dataclasses import dataclass
 
 import mujoco
@@ -20,7 +22,7 @@ Quat = tuple[float, float, float, float]
 
 SHAPES = ("ball", "cube", "cylinder", "capsule", "cone")
 FLOOR = "floor"
-_STEP_S = 0.002
+_STEP_S = 0.002  # at most: a whole number of steps makes a frame
 _CONTACT_RAD_S = 160.0  # a contact lasts about pi / 160 s = 20 ms, 10 steps
 _SAMPLED = 2  # contacts are gathered every so many steps: looking costs as much as moving
 _ROLLING = 0.012  # rolling resistance over radius: a ball on short grass
@@ -97,7 +99,9 @@ def simulate(
         InputError: an unknown shape, two bodies of one name, a push of an unknown body, or an unstable scene.
     """
     _check(bodies, pushes)
+    steps, step_s = timing(fps)
     model = _compile(bodies, gravity_m_s2)
+    model.opt.timestep = step_s
     repeal(model, laws, dead_damping=2 * damping_ratio(0.0) * _CONTACT_RAD_S)
     data = mujoco.MjData(model)
     run = _Run(model, data, bodies, num_frames)
@@ -111,9 +115,8 @@ def simulate(
     waiting = sorted(pushes, key=lambda push: push.time_s)
     step = 0
     for frame in range(1, num_frames):
-        end = round(frame / fps / _STEP_S)
-        while step < end:
-            time_s = step * _STEP_S
+        while step < frame * steps:
+            time_s = step * step_s
             for i in list(held):
                 if bodies[i].release_s <= time_s + 1e-9:
                     held.remove(i)
@@ -126,7 +129,7 @@ def simulate(
                 run.hold(i)
             step += 1
             if step % _SAMPLED == 0:
-                run.touch(frame, _SAMPLED * _STEP_S)
+                run.touch(frame, _SAMPLED * step_s)
         run.record(frame)
     if not np.isfinite(run.position).all() or data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
         raise InputError(
@@ -139,6 +142,12 @@ def simulate(
         angular_velocity_rad_s=run.spin,
         touches=tuple(run.touches()),
     )
+
+
+def timing(fps: float) -> tuple[int, float]:
+    """Steps a frame and seconds a step: frames fall on steps, so that speeds and places belong together."""
+    steps = math.ceil(1 / (fps * _STEP_S) - 1e-9)
+    return steps, 1 / (fps * steps)
 
 
 class _Run:
@@ -196,7 +205,13 @@ class _Run:
         names = [FLOOR, *(body.name for body in self.bodies)]
         for (frame, a, b), (impulse, _, point) in sorted(self._met.items(), key=lambda item: item[0]):
             first, second = (names[b], FLOOR) if a == 0 else (names[a], names[b])
-            yield Touch(frame=frame, a=first, b=second, impulse_n_s=impulse, point_m=tuple(map(float, point)))
+            yield Touch(
+                frame=frame,
+                a=first,
+                b=second,
+                impulse_n_s=impulse,
+                point_m=(float(point[0]), float(point[1]), float(point[2])),
+            )
 
     def set_velocity(self, i: int, velocity: Vec3, spin: Vec3) -> None:
         body, joint = self.bodies[i], self.model.body_jntadr[i + 1]

@@ -122,7 +122,10 @@ def _items(graph: SceneGraph, doubts: list[str]) -> list[_Item]:
         proxy = node.shape if node.shape in SHAPES else "cube"
         if proxy != node.shape:
             doubts.append(f"{node.shape}: simulated as a {proxy}")
-        half = knowledge.half_size_m(proxy, node.size)
+        size = node.size if node.size in knowledge.RADIUS_M else None
+        if size != node.size:
+            doubts.append(f"{node.size}: a size that this world does not have")
+        half = knowledge.half_size_m(proxy, size)
         material = node.material if node.material in knowledge.FRICTION else ""
         items.append(
             _Item(

@@ -7,6 +7,7 @@ never rendered (inference) and a clip that is (training) get the same numbers.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from kling.camera import path, poses
 from kling.physics import simulate as physics
 from kling.scene.plan import CameraTrack, Contact, ObjectTrack, PlannedCamera, PlannedObject, ScenePlan, SceneTrack
 
-_GRID_PX = 96  # height of the grid on which visible shares are counted
+_GRID_PX = 192  # height of the grid on which visible shares are counted
 _NEAR_M = 0.05
 
 
@@ -107,7 +108,7 @@ def see(plan: ScenePlan, motion: physics.Motion, camera: CameraTrack, *, aspect:
     return SceneTrack(fps=plan.fps, objects=tuple(objects), camera=camera, contacts=contacts)
 
 
-def _row(values: Iterable[float]) -> tuple:
+def _row(values: Iterable[float]) -> Any:
     # 10 micrometres: far below a pixel, far above what differs between machines' arithmetic. No negative zeros.
     return tuple(round(float(x), 5) + 0.0 for x in values)
 
@@ -218,9 +219,8 @@ def camera_track(camera: PlannedCamera, *, num_frames: int, fps: float) -> Camer
         for key in camera.keys
     ]
     seen = path.evaluate(keys, path.frame_times(num_frames, fps), eased=camera.easing == "ease")
+    matrices: Any = tuple(tuple(tuple(row) for row in pose) for pose in (seen.camera_to_world.round(6) + 0.0).tolist())
     return CameraTrack(
-        camera_to_world=tuple(
-            tuple(tuple(row) for row in pose) for pose in (seen.camera_to_world.round(6) + 0.0).tolist()
-        ),
+        camera_to_world=matrices,
         fov_y_deg=tuple(round(float(fov), 4) for fov in seen.fov_y_deg),
     )
