@@ -1,16 +1,21 @@
-"""From a prompt to a scene that obeys: understand, lay out, simulate; and to point another camera at it."""
+"""From a prompt to a scene that obeys: understand, lay out, simulate; and a director's corrections to it: another
+camera, a drawn path."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from kling.camera.choose import choose_camera, frame_scene
 from kling.camera.moves import Move
+from kling.errors import InputError
+from kling.physics.constrain import constrain
+from kling.physics.simulate import Body
 from kling.prompt.understand import Understanding, understand
 from kling.scene.framing import planned
 from kling.scene.fulfil import decide
-from kling.scene.plan import ScenePlan, SceneTrack
+from kling.scene.plan import PlannedObject, ScenePlan, SceneTrack
 from kling.scene.simulate import move
 
 
@@ -71,3 +76,60 @@ def film(plan: ScenePlan, moves: Sequence[Move] | None, *, aspect: float = 1.0, 
         framing = frame_scene(motion.position_m, radii, moves, duration_s=plan.duration_s, aspect=aspect)
     camera = planned(framing).model_copy(update={"easing": "ease" if eased else "linear"})
     return plan.model_copy(update={"camera": camera})
+
+
+def follow(plan: ScenePlan, drawn_m: Mapping[str, Float[np.ndarray, "f 3"]]) -> tuple[ScenePlan, float]:
+    """Throw objects so that they go as nearly as the laws allow where a person drew them.
+
+    Args:
+        drawn_m: wanted centres by object id, one a frame of the plan; NaN where nothing was drawn.
+
+    Returns:
+        The plan with new starts (and, within reason, frictions and restitutions), and the distance in metres (root
+        mean square) that is left. The drawn objects are fitted as if they were alone with the floor.
+
+    Raises:
+        InputError: an unknown object, or a drawing of another length than the plan.
+    """
+    items = {item.id: item for item in plan.objects}
+    for name, path in drawn_m.items():
+        if name not in items or np.shape(path) != (plan.num_frames, 3):
+            raise InputError(
+                "a drawn path needs an object of the plan and a place for each frame",
+                where=f"{name}: {np.shape(path)}",
+                fix=f"The plan has {', '.join(items)} and {plan.num_frames} frames",
+            )
+    bodies = [_body(items[name]) for name in drawn_m]
+    drawn = np.stack([np.asarray(path, dtype=np.float64) for path in drawn_m.values()], axis=1)
+    found = constrain(bodies, drawn, fps=plan.fps, gravity_m_s2=plan.environment.gravity_m_s2)
+    for body in found.bodies:
+        items[body.name] = items[body.name].model_copy(
+            update={
+                "position_m": body.position_m,
+                "velocity_m_s": body.velocity_m_s,
+                "angular_velocity_rad_s": body.angular_velocity_rad_s,
+                "friction": body.friction,
+                "restitution": body.restitution,
+                "release_s": 0.0,
+                "fixed": False,
+            }
+        )
+    pushed = tuple(
+        event.model_copy(update={"push_m_s": None, "push_rad_s": None}) if event.agent in drawn_m else event
+        for event in plan.events
+    )
+    return plan.model_copy(update={"objects": tuple(items.values()), "events": pushed}), found.rms
+
+
+def _body(item: PlannedObject) -> Body:
+    return Body(
+        name=item.id,
+        shape=item.proxy,
+        half_size_m=item.half_size_m,
+        mass_kg=item.mass_kg,
+        friction=item.friction,
+        restitution=item.restitution,
+        position_m=item.position_m,
+        quaternion=item.quaternion,
+        pivot_m=item.pivot_m,
+    )
