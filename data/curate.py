@@ -37,7 +37,7 @@ class Curate:
     encode: bool = True
     """--no-encode: rows without latents and text states (to train a VAE)."""
     workers: int | None = None
-    """Parallel readers and encoders, two for each (default: one a core of the cluster)."""
+    """Processes, half of them readers and half encoders (default: one a core of the cluster)."""
     gpus_per_encoder: float = 0.0
     """GPUs for each encoder; 0 encodes on the CPU."""
     decode_timeout_s: float = 120.0
@@ -54,19 +54,15 @@ def command(arguments: list[str]) -> int:
     encoder = _encoder_digest(weights) if weights else ""
     limits = Limits(timeout_s=options.decode_timeout_s, memory_bytes=int(options.decode_memory_gib * 2**30))
 
-    import ray
-
     from data.pipeline import Job, curate
 
-    _start_ray(ray)
-    num_workers = options.workers or max(2, int(ray.cluster_resources().get("CPU", 2)))
     job = Job(
         preset=preset,
         inputs=options.input,
         dataset=options.out,
         weights=weights,
         encoder=encoder,
-        num_workers=num_workers,
+        num_workers=options.workers,
         gpus_per_encoder=options.gpus_per_encoder,
         limits=limits,
     )
@@ -74,7 +70,7 @@ def command(arguments: list[str]) -> int:
     columns = (TextColumn("curate"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("curate", total=None)
-        manifest = curate(job, lambda done, total: progress.update(bar, completed=done, total=total))
+        manifest = curate(job, lambda done, total: progress.update(bar, completed=done, total=total), _start_ray)
     _tell(console, options.out, manifest)
     return 0
 
@@ -115,8 +111,9 @@ def _encoder_digest(weights: str) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
-def _start_ray(ray) -> None:
+def _start_ray() -> None:
     """The cluster we are a job of (RAY_ADDRESS), else a local one that ends with this process."""
+    import ray
     from ray.data import DataContext
 
     if not ray.is_initialized():

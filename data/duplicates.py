@@ -1,7 +1,7 @@
 """Near-duplicate clips across the whole data set: perceptual hashes in bands, never everything with everything.
 
 A look is 192 bits; a re-encoded copy differs in up to about 16 of them, other footage in about 90. Two looks that
-differ in up to 11 bits agree fully in at least one of 12 bands of 16 bits (pigeonhole), and up to 16 they nearly always do.
+differ in up to 11 bits agree fully in at least one of 12 bands of 16 bits (pigeonhole); up to 16 they nearly always do.
 So only clips that share a band need comparing, and only with the first of each group of duplicates.
 """
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+import ray
 import ray.data as ray_data
 
 from data.stages.s1_list import list_sources
@@ -38,7 +39,7 @@ class Job:
     dataset: str  # where the result goes
     weights: str | None  # None: rows without latents and text states
     encoder: str = ""  # digest of those weights
-    num_workers: int = 2
+    num_workers: int | None = None  # None: one a core of the cluster
     gpus_per_encoder: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
@@ -47,11 +48,14 @@ class Job:
         return Recipe(preset=self.preset.name, spec=self.preset.clip, encoder=self.encoder)
 
 
-def curate(job: Job, on_progress: Callable[[int, int], None]) -> shards.Manifest:
+def curate(
+    job: Job, on_progress: Callable[[int, int], None], connect: Callable[[], None] = lambda: None
+) -> shards.Manifest:
     """Run the recipe; returns the manifest of the finished data set.
 
     Args:
         on_progress: called with (sources finished, sources in all) whenever a unit is committed.
+        connect: called before the cluster is needed; what is wrong with the input is told before, and at once.
 
     Raises:
         InputError: nothing to curate.
@@ -66,6 +70,7 @@ def curate(job: Job, on_progress: Callable[[int, int], None]) -> shards.Manifest
     done = len(finished)
     on_progress(done, len(sources))
     if todo:
+        connect()
         for row in _rows(flow(job, todo)):
             done += row["finished"]
             on_progress(done, len(sources))
@@ -77,7 +82,8 @@ def flow(job: Job, sources: list[Source]) -> ray_data.Dataset:
     items = ray_data.from_items(
         [{"source": source} for source in sources], override_num_blocks=min(len(sources), _MAX_BLOCKS)
     )
-    pool = ray_data.ActorPoolStrategy(size=max(1, job.num_workers // 2))
+    num_workers = job.num_workers or int(ray.cluster_resources().get("CPU", 2))
+    pool = ray_data.ActorPoolStrategy(size=max(1, num_workers // 2))
     # 1-2. Read, find shots, cut clips, decode. An actor, because it owns a decoder process; half a core, because that
     # process does the work and the actor waits.
     units = items.flat_map(_Read, fn_constructor_args=(job.preset.clip, job.limits), compute=pool, num_cpus=0.5)
