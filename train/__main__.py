@@ -5,6 +5,7 @@
 
 import argparse
 import importlib
+import json
 import sys
 
 import tyro
@@ -29,6 +30,12 @@ def main(arguments: list[str]) -> None:
                 plan.checked_plan(tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan"))
             )
         )
+        return
+    if arguments[:1] == ["bench"]:
+        from . import bench
+
+        request = tyro.cli(bench.BenchRun, args=arguments[1:], prog="python -m train bench")
+        print(json.dumps(bench.bench(request), indent=1))
         return
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")

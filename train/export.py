@@ -11,12 +11,13 @@ from kling.presets import Preset
 from .config import TrainRun
 from .ema import ShardedEMA
 from .ranks import Ranks
+from .trained import PREFIX
 
 
 def export_weights(run: TrainRun, preset: Preset, ema: ShardedEMA, step: int, ranks: Ranks, *, encoders: str) -> str:
     """Write OUT/weights; all ranks call it, since each holds a part of every parameter. Returns its URI."""
     target = storage.join(run.out, "weights")
-    tensors = ((name.removeprefix("dit."), tensor) for name, tensor in ema.whole())
+    tensors = ((name.removeprefix(PREFIX), tensor) for name, tensor in ema.whole())
     if ranks.rank == 0:
         note = f"kling {__version__}: {step} steps of {run.batch_size} clips, seed {run.seed}, average {run.ema}"
         write_part(target, "dit", tensors, preset=preset.name, config=asdict(preset.dit), note=note)

@@ -34,6 +34,7 @@ from .metrics import Meter, Record
 from .objective import by_noise_level, draw, loss_of
 from .optimizer import adamw, schedule
 from .ranks import Ranks
+from .trained import Trained
 from .watch import LossWatch, Verdict
 from .zero import deepspeed_config, skip_compilation, zero_stage
 
@@ -144,7 +145,7 @@ def _model(run: TrainRun, preset: Preset, ranks: Ranks) -> nn.Module:
     if run.activation_checkpointing == "blocks":
         for block in dit.blocks:  # keep a block's input only, and compute the block again in backward
             block.forward = partial(recomputed, block.forward, use_reentrant=False)
-    return ParallelDiT(dit, make_mesh(heads=run.sequence_parallel, device_type=ranks.device.type))
+    return Trained(ParallelDiT(dit, make_mesh(heads=run.sequence_parallel, device_type=ranks.device.type)))
 
 
 def _roll_back(

@@ -1,19 +1,18 @@
 """Plan before you pay: memory, FLOPs, bytes, time and money of a run, from the preset's sizes alone.
 
 Every figure is arithmetic that can be redone by hand; every assumption is a field. Where the formulas come from:
-ZeRO's division of states (arXiv:1910.02054), matrix products of a transformer (2 FLOPs a multiply-add; backward twice
-the forward), rings of all-gather and reduce-scatter (each rank sends (n-1)/n of the buffer).
+kling.model.flops (operations and activations, checked there), ZeRO's division of states (arXiv:1910.02054), rings of
+all-gather and reduce-scatter (each rank sends (n-1)/n of the buffer).
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import torch
 import tyro
 
 from kling.errors import ConfigError
-from kling.model.dit import DiT
+from kling.model.attention import Grid
+from kling.model.flops import Workload, num_parameters, training_activation_bytes, training_flops
 from kling.presets import Preset, get_preset
 
 
@@ -98,13 +97,14 @@ class Plan:
 def make_plan(request: PlanRequest) -> Plan:
     """The arithmetic. It does not judge: `checked_plan` does."""
     preset, gpu, ranks = get_preset(request.preset), GPUS[request.gpu], request.ranks
-    count, tokens = count_parameters(preset), tokens_of_clip(preset)
+    count, clip = num_parameters(preset.dit), workload(preset)
+    tokens = clip.grid.num_tokens
     divided = {
         name: ranks if request.zero_stage >= stage else 1 for name, stage in (("opt", 1), ("grad", 2), ("par", 3))
     }
     groups = ranks // request.sequence_parallel
     clips = groups * request.clips_per_group
-    flops = 3 * forward_flops(preset, tokens) * clips
+    flops = training_flops(preset.dit, clip) * clips
     compute_s = flops / (ranks * gpu.flops * request.mfu)
     # Parameters in bf16: gathered in forward and backward (ZeRO-3), gradients reduced once in bf16.
     moved = 2 * count * (3 if request.zero_stage == 3 else 2) * (ranks - 1) / ranks
@@ -118,7 +118,10 @@ def make_plan(request: PlanRequest) -> Plan:
         parameters_bytes=2 * count / divided["par"],
         gradients_bytes=2 * count / divided["grad"],
         optimizer_bytes=(4 + 4 + 4 + 4) * count / divided["opt"],  # master weights, two moments; the average
-        activations_bytes=activation_bytes(preset, tokens, request),
+        activations_bytes=training_activation_bytes(
+            preset.dit, workload(preset, request.clips_per_group), recompute=request.activation_checkpointing
+        )
+        / request.sequence_parallel,
         buffers_bytes=buffer_bytes(preset, request),
         tokens_per_step=tokens * clips,
         flops_per_step=flops,
@@ -162,55 +165,21 @@ def _neighbours(request: PlanRequest):
         yield replace(request, nodes=nodes, clips_per_group=1, zero_stage=3, sequence_parallel=request.gpus_per_node)
 
 
-def count_parameters(preset: Preset) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in DiT(preset.dit).parameters())
-
-
-def tokens_of_clip(preset: Preset) -> int:
+def workload(preset: Preset, clips: int = 1) -> Workload:
+    """Clips of the preset's size, with text of full length and every control."""
     clip, vae = preset.clip, preset.vae
     latent = (vae.latent_frames(clip.num_frames), clip.height_px // vae.stride_px, clip.width_px // vae.stride_px)
-    return math.prod(size // patch for size, patch in zip(latent, preset.dit.patch, strict=True))
-
-
-def visible_tokens(preset: Preset, tokens: int) -> float:
-    """Keys that a query sees on average: the temporal window, cut off at the clip's ends."""
-    frames = preset.vae.latent_frames(preset.clip.num_frames) // preset.dit.patch[0]
-    window = preset.dit.window or frames
-    seen = sum(min(frames, i + window) - max(0, i - window + 1) for i in range(frames)) / frames
-    return seen * tokens / frames
-
-
-def forward_flops(preset: Preset, tokens: int) -> float:
-    """Matrix products of one clip: projections and MLP on every token, attention over what the window shows."""
-    c, d = preset.dit, preset.dit.width
-    text = preset.text.max_tokens
-    linear = 2 * tokens * (4 * d * d + 2 * d * d + 2 * d * c.mlp_dim)  # self q k v o; cross q o; MLP
-    cross_keys = 2 * text * 2 * d * d
-    attention = 4 * tokens * (visible_tokens(preset, tokens) + text) * d
-    return c.num_layers * (linear + cross_keys + attention)
-
-
-def activation_bytes(preset: Preset, tokens: int, request: PlanRequest) -> float:
-    """Kept for backward, bf16, on the tokens of one rank.
-
-    With checkpointing: each block's input, and everything of one block while it is computed again. A block keeps about
-    20 widths and 2 MLP widths a token (norms, q k v, their rotated copies, outputs, gates in bf16; attention's own
-    softmax is recomputed by flash attention).
-    """
-    c, local = preset.dit, request.clips_per_group * tokens / request.sequence_parallel
-    block = local * (20 * c.width + 2 * c.mlp_dim) * 2
-    if request.activation_checkpointing:
-        return c.num_layers * local * c.width * 2 + block
-    return c.num_layers * block
+    frames, height, width = (size // patch for size, patch in zip(latent, preset.dit.patch, strict=True))
+    grid = Grid(frames=frames, height=height, width=width)
+    return Workload(grid=grid, batch=clips, text_tokens=preset.text.max_tokens, controls=True)
 
 
 def buffer_bytes(preset: Preset, request: PlanRequest) -> float:
     """ZeRO-3's gathered blocks (this one, the next) and reduce buckets (0.5e9 elements, bf16, two)."""
-    with torch.device("meta"):
-        block = sum(p.numel() for p in DiT(replace(preset.dit, num_layers=1)).blocks.parameters())
+    count = num_parameters(preset.dit)
+    block = count - num_parameters(replace(preset.dit, num_layers=preset.dit.num_layers - 1))
     gathered = 2 * 2 * block if request.zero_stage == 3 else 0
-    return gathered + 2 * 2 * min(5e8, count_parameters(preset))
+    return gathered + 2 * 2 * min(5e8, count)
 
 
 def attention_bytes(preset: Preset, tokens: int, request: PlanRequest) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
-def launch(jobs: list[dict], *, timeout_s: float = 280) -> None:
+def launch(jobs: list[dict], *, timeout_s: float = 900) -> None:
     """Run the jobs one after the other. Raises AssertionError when one fails that was not to be killed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, json.dumps(jobs)]

@@ -42,6 +42,7 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["2", "4", "zero 3 on 2", "2 ranks a clip"])
 def test_any_ranks_give_the_same_losses(curves, name: str):
     assert len(curves["1"]) == STEPS

@@ -10,7 +10,7 @@ from train import checkpoint
 from .launch import launch, losses
 from .test_exactness import make_job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STEPS = 16
 
 
