@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kling.prompt.lexical import Token, as_count
+from kling.prompt.lexical import Token, as_count, says_something
 from kling.prompt.syntactic import Attribute, Phrase
 
 ATTRIBUTES = ("color", "size", "material", "finish")
@@ -73,7 +73,7 @@ class Chunker:
         return self.tokens[position] if 0 <= position < len(self.tokens) else None
 
     def _lose(self, token: Token) -> None:
-        if not token.has("filler", "determiner") and any(c.isalnum() for c in token.text):
+        if not token.has("filler", "determiner") and says_something(token.text):
             self.lost.append(token.text)
 
     def _add(self, kind: str, value: str = "", **more) -> None:

@@ -286,6 +286,11 @@ def _plain_token(word: Token) -> Token:
     return replace(word, senses=_canonical().get(word.text, ()))
 
 
+def says_something(text: str) -> bool:
+    """Letters, digits or pictures (emoji), not only punctuation."""
+    return any(c.isalnum() or unicodedata.category(c) == "So" for c in text)
+
+
 def as_count(number: str) -> int:
     """A whole number of things; what has too many digits is merely very many."""
     digits = number.replace(",", ".").partition(".")[0]

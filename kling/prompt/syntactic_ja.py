@@ -7,7 +7,7 @@ A verb directly before a noun is a relative clause of that noun (立っている
 
 from dataclasses import replace
 
-from kling.prompt.lexical import Lexical, Token, as_count
+from kling.prompt.lexical import Lexical, Token, as_count, says_something
 from kling.prompt.state_ja import (
     ATTRIBUTES,
     HELPERS,
@@ -69,12 +69,9 @@ class Reader:
             if after is not None:
                 return after
         token = self.tokens[position]
-        known = token.has("filler", "counter", "conjunction", "relation", "subordinator")
-        if (
-            not known
-            and token.form.split()[0] in ("名詞", "動詞", "形容詞", "副詞", "形状詞")
-            and token.lemma not in HELPERS
-        ):
+        part = token.form.split()[0]
+        known = token.has("filler", "counter", "conjunction", "relation", "subordinator") or token.lemma in HELPERS
+        if not known and part not in ("助詞", "助動詞", "接頭辞", "接尾辞") and says_something(token.text):
             self.lost.append(token.text)
         return position + 1
 

@@ -190,7 +190,7 @@ def graphs(draw) -> SceneGraph:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(graphs())
 def test_a_graph_survives_being_said(graph):
     prompt = build(from_graph(graph)).prompt
