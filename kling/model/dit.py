@@ -103,7 +103,7 @@ class DiT(nn.Module):
         )
         grid = self.grid(latents, origin)
         reach = Reach(grid=grid, window=self.config.window, chunk=chunk, first_chunk=first_chunk)
-        table = rope_table(grid, self.config.head_dim, latents.device)  # l 1 e/2
+        table = rope_table(grid, self.config.head_dim, latents.device)  # l 1 e/2 2
 
         x = self.patch_in(patches(latents, self.config.patch))  # b f s d
         t, modulation = self.time(time, context.controls.fps)  # b f|1 1 d, 6 x b f|1 1 d
@@ -189,13 +189,12 @@ class Block(nn.Module):
         self.attention = SelfAttention(config)
         self.cross_norm = nn.LayerNorm(d, config.eps)
         self.cross = CrossAttention(config)
-        self.mlp = nn.Sequential(nn.Linear(d, config.mlp_dim), nn.GELU("tanh"), nn.Linear(config.mlp_dim, d))
+        self.mlp = nn.Sequential(nn.Linear(d, config.mlp_dim), Gelu(), nn.Linear(config.mlp_dim, d))
 
     def forward(self, x, modulation, table, reach, attend, memory, text, text_mask, image):
         """x: b f s d; modulation: 6 b f|1 1 d; text, image: keys and values of this block."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (self.modulation[:, None, None, None] + modulation).unbind(
-            0
-        )  # each b f|1 1 d
+        modulation = self.modulation[:, None, None, None] + modulation  # 6 b f|1 1 d
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.unbind(0)  # each b f|1 1 d
         y = self.attention(_modulate(x, shift, scale, self.eps), table, reach, attend, memory)  # b f s d
         x = torch.addcmul(x, y, gate)  # b f s d
         x = x + self.cross(self.cross_norm(x), text, text_mask, image)  # b f s d
@@ -289,9 +288,23 @@ class ImageEmbedding(nn.Module):
         return self.net(image)  # b i d
 
 
+class Gelu(nn.Module):
+    """GELU with tanh. In fp32 without gradients as x sigmoid(2u): the same, in half the time of torch's own on CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
+            return F.gelu(x, approximate="tanh")
+        rate = 2 * math.sqrt(2 / math.pi)
+        u = x * x
+        return u.mul_(rate * 0.044715).add_(rate).mul_(x).sigmoid_().mul_(x)  # u = rate (x + 0.044715 x^3)
+
+
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """LayerNorm, then x (1 + scale) + shift."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+    d = x.shape[-1]
+    if shift.numel() == d:  # one clip, one time: shift and scale are a LayerNorm's own weights, and cost no pass more
+        return F.layer_norm(x, (d,), 1 + scale.view(d), shift.view(d), eps)
+    return torch.addcmul(shift, F.layer_norm(x, (d,), eps=eps), 1 + scale)
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:

@@ -118,6 +118,16 @@ def test_activation_checkpointing_gives_the_same_gradients():
             torch.testing.assert_close(p.grad, wanted[name], atol=1e-5, rtol=1e-4)
 
 
+def test_training_after_sampling_in_inference_mode(dit: DiT):
+    latents, time, text = torch.randn(1, 3, 3, 4, 10), torch.rand(1), torch.randn(1, 5, 10)
+    with torch.inference_mode():
+        sampled = dit(latents, time, text)
+    dit.requires_grad_(True)
+    trained = dit(latents, time, text)
+    trained.sum().backward()
+    torch.testing.assert_close(trained.detach(), sampled.clone(), atol=1e-5, rtol=1e-5)
+
+
 def test_the_model_stays_one_readable_file_without_ranks_or_devices():
     text = Path(dit_module.__file__ or "").read_text()
     assert len(text.splitlines()) <= 450
