@@ -65,6 +65,14 @@ def test_measures_follow_the_level(name, kind):
 
 
 @pytest.mark.parametrize("name", sorted(CLIPS))
+def test_a_slight_blur_does_not_win(name):
+    """It makes motion smoother; the total must fall all the same."""
+    clip = original(name)
+    blurred = DEGRADATIONS["blur"](clip, 1, np.random.default_rng(0))
+    assert total.measure(blurred, EMBEDDER).total < total.measure(clip, EMBEDDER).total
+
+
+@pytest.mark.parametrize("name", sorted(CLIPS))
 def test_every_planted_jump_is_found_and_no_other(name):
     clip = original(name)
     assert temporal.measure(clip).critical == ()
