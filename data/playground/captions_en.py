@@ -152,7 +152,7 @@ def _listed(parts: list[str]) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip(" ,.")
+    text = " ".join(text.split()).strip(" ,.")  # a part that was not said leaves no hole
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 

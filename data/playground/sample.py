@@ -136,12 +136,8 @@ def _actors(rng, count: int, gravity: str | None) -> tuple[list[Event], list[Obj
         elif action == "fall" and material == "rubber":
             material = "wood"
         finish = _maybe(rng, 0.22 if material is None else 0.06, FINISHES)
-        objects.append(
-            ObjectNode(
-                id=name, shape=shape, color=_new_color(rng, shape, objects), size=_maybe(rng, 0.55, SIZES), material=material,
-                finish=finish,
-            )
-        )  # fmt: skip
+        color, size = _new_color(rng, shape, objects), _maybe(rng, 0.55, SIZES)
+        objects.append(ObjectNode(id=name, shape=shape, color=color, size=size, material=material, finish=finish))
         if action:
             patient = f"o{count}" if action == "collide" else None
             events.append(_event(rng, action, name, patient, len(events) if ordered else 0))

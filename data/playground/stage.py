@@ -15,7 +15,7 @@ COLORS: dict[str, tuple[float, float, float]] = {
     "green": (0.10, 0.68, 0.16),
     "cyan": (0.10, 0.85, 0.90),
     "blue": (0.12, 0.22, 0.95),
-    "purple": (0.52, 0.14, 0.78),
+    "purple": (0.58, 0.12, 0.70),
     "pink": (1.00, 0.48, 0.76),
 }
 UNSAID_COLOR = (0.72, 0.72, 0.70)
