@@ -6,6 +6,7 @@ painted here too, from plan and track, so that no training step waits for them.
 
 import hashlib
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -71,7 +72,12 @@ def open_split(data: str, split: str, preset: Preset, weights: str, folder: Path
         part = folder / f"{split}-{key}.{uuid.uuid4().hex[:8]}.part"
         part.mkdir(parents=True)
         _write(data, manifest.select(split), preset, weights, part)
-        part.rename(target)
+        try:
+            part.rename(target)
+        except OSError:  # another node was first in a folder that nodes share
+            if not (target / "index.json").exists():
+                raise
+            shutil.rmtree(part)
     ranks.barrier()
     return _read(target)
 

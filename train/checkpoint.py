@@ -74,7 +74,7 @@ def save(
     uri = storage.join(out, "checkpoints", name)
     local = Path(uri) if storage.is_local(uri) else scratch / "upload" / name
     _check_space(local.parent, engine, ranks)
-    if ranks.local_rank == 0:
+    if _leads(uri, ranks):
         shutil.rmtree(local, ignore_errors=True)  # what a killed attempt left
         local.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
@@ -102,7 +102,9 @@ def load(saved: Saved, engine, ema: ShardedEMA, watch: LossWatch, ranks: Ranks, 
     tag = "zero"
     if saved.num_ranks != ranks.world:
         tag = "universal"
-        _convert(local, ranks)
+        if _leads(saved.uri, ranks):
+            _convert(local)
+        ranks.barrier()
     engine._config.load_universal_checkpoint = tag == "universal"
     engine.load_checkpoint(str(local), tag=tag)
     parts = [torch.load(local / f"ema-{r:05d}.pt", weights_only=True) for r in range(saved.num_ranks)]
@@ -113,9 +115,10 @@ def load(saved: Saved, engine, ema: ShardedEMA, watch: LossWatch, ranks: Ranks, 
     return saved.progress
 
 
-def _convert(local: Path, ranks: Ranks) -> None:
+def _convert(local: Path) -> None:
     """DeepSpeed's universal format: one folder a parameter, which any number of ranks can read."""
-    if ranks.local_rank == 0 and not (local / "universal").exists():
+    if not (local / "universal").exists():
+        shutil.rmtree(local / "universal.part", ignore_errors=True)
         module = "deepspeed.checkpoint.ds_to_universal"
         arguments = ["--input_folder", local / "zero", "--output_folder", local / "universal.part"]
         workers = ["--num_extract_workers", 1, "--num_merge_workers", 1, "--inject_missing_state"]
@@ -128,7 +131,12 @@ def _convert(local: Path, ranks: Ranks) -> None:
                 fix=f"Continue on the same number. DeepSpeed said: {done.stderr[-300:]}",
             )
         (local / "universal.part").rename(local / "universal")
-    ranks.barrier()
+
+
+def _leads(uri: str, ranks: Ranks) -> bool:
+    """Whether this rank prepares the local folder: a local URI is one place for all nodes, a copy of a remote one is
+    not."""
+    return ranks.rank == 0 if storage.is_local(uri) else ranks.local_rank == 0
 
 
 def _fetch(saved: Saved, ranks: Ranks, scratch: Path) -> Path:

@@ -171,8 +171,8 @@ def _cause(failures: dict[int, Exception]) -> Exception | None:
     for error in causes:
         if isinstance(error, KlingError):
             return error
-    if any(isinstance(error, RayError) for error in causes):
-        return None
+    if any(isinstance(error, RayError) or type(error).__module__.startswith("ray.") for error in causes):
+        return None  # a dead process or node, a rank that does not answer
     for error in causes:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             fix = "Free some space and run it again: it continues from the last complete checkpoint"
