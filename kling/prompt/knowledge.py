@@ -41,4 +41,5 @@ def half_size_m(shape: str, size: str | None) -> tuple[float, float, float]:
 
 
 def mass_kg(shape: str, half: tuple[float, float, float], material: str | None) -> float:
+    """Mass of a solid of this shape, half sizes (m) and material; None: an ordinary light thing."""
     return DENSITY_KG_M3[material or ""] * _FILL[shape] * 8 * half[0] * half[1] * half[2]
