@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import least_squares
+from scipy.optimize import OptimizeResult, least_squares
 
 from kling.errors import ConfigError, InputError
 from kling.physics.batch import Batch
@@ -24,8 +24,8 @@ from kling.physics.simulate import Body, Motion, simulate
 # Order of a body's unknowns, after the scene's log gravity: x y z, vx vy vz, log friction, restitution.
 _PLACE, _VELOCITY, _FRICTION, _RESTITUTION = slice(0, 3), slice(3, 6), 6, 7
 _PER_BODY = 8
-_STEPS = np.array([2e-3] * 3 + [1e-2] * 3 + [0.03, 0.02])  # finite differences, well above the simulation's own grain
-_GRAVITY_STEP = 0.01
+_STEPS = np.array([0.01] * 3 + [0.06] * 3 + [0.05, 0.02])  # finite differences, above the grain of a contact's step
+_GRAVITY_STEP = 0.03
 _ROUND = ("ball", "capsule", "cylinder")
 _REFINED = 3  # of the hypotheses, the best are refined
 _GOOD = 0.8  # half a squared deviation a coordinate is what errors alone leave
@@ -83,28 +83,39 @@ def fit(bodies: Sequence[Body], seen: Seen, *, gravity_m_s2: float, spread: Spre
     """
     _check(bodies, seen)
     problem = _Problem(tuple(bodies), seen, gravity_m_s2, spread)
-    best = problem.prior
     starts = problem.starts() if hypotheses else [(problem.prior, False), (problem.prior, True)]
     costs = problem.costs(starts)
     results = []
     for n in np.argsort(costs, kind="stable")[:_REFINED]:
         x, problem.rolling = starts[n]
-        rolling = problem.rolling
-        made = least_squares(
-            problem.residuals,
-            x,
-            jac=problem.jacobian,  # pyright: ignore[reportArgumentType] (its stubs know only the names of methods)
-            bounds=problem.bounds(),
-            x_scale=problem.scale,
-            max_nfev=20,
-            ftol=1e-3,
-            xtol=1e-4,
-        )
-        results.append((made.cost, rolling, made.x, made.jac))
+        made = _refine(problem, x)
+        results.append((made.cost, problem.rolling, made.x, made.jac))
         if made.cost < _GOOD * np.isfinite(seen.track).sum():  # as good as the errors allow: no second opinion needed
             break
-    _, problem.rolling, best, jacobian = min(results, key=lambda result: result[0])
+    cost, rolling, best, jacobian = min(results, key=lambda result: result[0])
+    # The step in which a contact begins makes the slopes coarse: look around for a better restitution, and go on there.
+    if spread.restitution:
+        around = [problem.shifted(best, shift) for shift in np.linspace(-0.1, 0.1, 21)]
+        nearest = around[int(np.argmin(problem.costs([(x, rolling) for x in around])))]
+        problem.rolling = rolling
+        made = _refine(problem, nearest)
+        if made.cost < cost:
+            best, jacobian = made.x, made.jac
+    problem.rolling = rolling
     return problem.answer(best, jacobian)
+
+
+def _refine(problem: "_Problem", x: np.ndarray) -> OptimizeResult:
+    return least_squares(
+        problem.residuals,
+        x,
+        jac=problem.jacobian,  # pyright: ignore[reportArgumentType] (its stubs know only the names of methods)
+        bounds=problem.bounds(),
+        x_scale=problem.scale,
+        max_nfev=20,
+        ftol=1e-3,
+        xtol=1e-4,
+    )
 
 
 class _Problem:
@@ -169,6 +180,13 @@ class _Problem:
                     x = np.clip(whole[self.free], low + 1e-9, high - 1e-9)
                     made += [(x, rolling) for rolling in turns]
         return made
+
+    def shifted(self, x: np.ndarray, shift: float) -> np.ndarray:
+        """The unknowns with all restitutions moved by ``shift``, within bounds."""
+        whole = self.whole(x)
+        whole[1:].reshape(-1, _PER_BODY)[:, _RESTITUTION] += shift
+        low, high = self.bounds()
+        return np.clip(whole[self.free], low + 1e-9, high - 1e-9)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         low, high = np.full_like(self.all, -np.inf), np.full_like(self.all, np.inf)
