@@ -34,7 +34,9 @@ from .tasks import LEASE_S, Claim, LostLeaseError, TaskStore
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
 _POLL_S = 0.1  # how often an idle replica looks for work
-_PING_EVERY_S, _PING_TIMEOUT_S = 1.0, 5.0
+# On an overloaded machine a healthy process was seen silent for more than 5 s.
+_PING_EVERY_S, _PING_TIMEOUT_S = 1.0, 20.0
+_STOP_S = 10.0  # until stopped ranks have told so
 _PROGRESS_EVERY_S = 0.25
 _LOAD_TIMEOUT_S = 1800.0  # 12B parameters from a slow place
 
@@ -156,13 +158,19 @@ class Engine:
             self._group.end(str(error))
             await self._report("broken", str(error))
             raise
-        calibration = await self._group.calibrate(settings.budget_bytes)
-        log.info("calibrated", extra={"calibration": calibration.to_json()})
-        await asyncio.to_thread(
-            self._store.report_worker, self._name, status="ready", calibration=calibration.to_json()
-        )
+        await self._calibrate()
         self._watcher = asyncio.create_task(self._group.watch())
         self._loops = [asyncio.create_task(self._work()), asyncio.create_task(self._heartbeat())]
+
+    async def _calibrate(self) -> None:
+        """Measure the group, and tell admission. Raises GroupLostError when a process dies meanwhile."""
+        try:
+            measuring = self._group.calibrate(self._settings.budget_bytes)
+            measured = (await asyncio.wait_for(measuring, _LOAD_TIMEOUT_S)).to_json()
+        except (RayError, TimeoutError) as error:
+            raise GroupLostError(str(error)) from error
+        log.info("calibrated", extra={"calibration": measured})
+        await asyncio.to_thread(self._store.report_worker, self._name, status="ready", calibration=measured)
 
     async def check_health(self) -> None:
         """Ray Serve replaces the replica when this raises: only when the replica cannot heal itself."""
@@ -184,7 +192,7 @@ class Engine:
                 with contextlib.suppress(RayError):
                     process.stop.remote(task_id)
         if self._running:
-            await asyncio.wait(self._running.values(), timeout=_PING_TIMEOUT_S * 2)
+            await asyncio.wait(self._running.values(), timeout=_STOP_S)
         self._watcher.cancel()
         self._group.end("drained")
         await asyncio.to_thread(self._store.forget_worker, self._name)
@@ -219,6 +227,7 @@ class Engine:
             self._group = Group(self._settings.ranks)
             try:
                 await self._group.start()
+                await self._calibrate()  # and what is loaded at first use is loaded before a task needs it
             except (KlingError, GroupLostError) as error:
                 self._group.end(str(error))
                 self._fatal = CheckpointError("a replica cannot restart its ranks", where=str(error))
@@ -342,7 +351,7 @@ class Engine:
     async def _judge(self, error: RayError, rest: Sequence[asyncio.Future], group: Group) -> Exception:
         """Was it the task's fault or the group's? A group with a failed rank is never used again."""
         if rest:
-            await asyncio.wait(rest, timeout=_PING_TIMEOUT_S)
+            await asyncio.wait(rest, timeout=_STOP_S)
         errors = [error, *(future.exception() for future in rest if future.done() and not future.cancelled())]
         dead = any(isinstance(e, RayActorError) for e in errors) or bool(group.lost)
         causes = [_cause(e) for e in errors if isinstance(e, RayTaskError)]

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from kling.errors import StorageError
 
-LEASE_S = 8.0
+LEASE_S = 15.0
 _FAIR_S = 600.0  # how long a started task counts against its key's turn
 MAX_CRASHES = 4  # a task that took this many workers with it is not tried again
 
