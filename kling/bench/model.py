@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import tyro
@@ -245,7 +245,8 @@ class Floor(nn.Module):
         """x: patches, b l q; text: states b t e, or the keys and values of each block."""
         states = self.text_in(text) if isinstance(text, Tensor) else None  # b t d
         x = self.patch_in(x)  # b l d
-        for i, block in enumerate(self.blocks):
+        for i, layers in enumerate(self.blocks):
+            block = cast(nn.ModuleDict, layers)
             q, k, v = (self._heads(part) for part in block["qkv"](x).chunk(3, -1))
             x = block["out"](softmax_attention(q, k, v).flatten(2))
             k, v = text[i] if states is None else (self._heads(part) for part in block["kv"](states).chunk(2, -1))
