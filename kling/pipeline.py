@@ -19,6 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from kling import storage
 from kling.conditioning import PhraseVectors, to_controls
 from kling.diffusion.guidance import Guidance, guided
 from kling.diffusion.samplers import State, Velocity, get_sampler
@@ -31,7 +32,7 @@ from kling.model.text import TextEncoder, TextStates
 from kling.model.vae import VideoVAE
 from kling.presets import Preset, get_preset
 from kling.scene.control import control_arrays
-from kling.scene.plan import ScenePlan
+from kling.scene.plan import ScenePlan, SceneTrack
 from kling.shapes import Frames, Latents
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -52,7 +53,7 @@ class Generation:
     guidance: float | None = None
     sampler: str = "dpmpp_2m"
     use_plan: bool = True  # decide what happens before drawing; False: text alone
-    plan: ScenePlan | None = None  # a director's own plan, instead of the one made from the prompt
+    plan: ScenePlan | None = None  # a director's own, instead of the one made from the prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +84,17 @@ class Pipeline:
             ConfigError: a size or length the model cannot make (with the nearest it can), an unknown sampler.
         """
         g = self.resolve(generation)
-        plan = g.plan or (_plan(g) if g.use_plan else None)
+        plan, controls = None, None
+        if g.use_plan:
+            plan, track = _decide(g)
+            controls = self._controls(plan, track, g)
         assert g.num_steps is not None and g.guidance is not None
         return Job(
             generation=g,
             plan=plan,
             text=self.text.encode([g.prompt]),  # one at a time: padding must not change a result
             negative=self.text.encode([g.negative_prompt]),
-            controls=self._controls(plan, g) if plan is not None else None,
+            controls=controls,
             noise=torch.randn(self._latent_shape(g), generator=torch.Generator().manual_seed(g.seed)),
             times=sampling_times(g.num_steps, shift=self.preset.shift),
             guidance=Guidance(scale=g.guidance),
@@ -149,13 +153,9 @@ class Pipeline:
         self.preset.vae.latent_frames(g.num_frames or 0)
         return g
 
-    def _controls(self, plan: ScenePlan, g: Generation) -> Controls | None:
-        """The plan simulated and painted on the latent grid."""
-        from kling.scene.simulate import simulate  # MuJoCo is loaded by those who plan
-
-        _, _, *grid = self._latent_shape(g)
-        frames, height, width = grid
-        track = simulate(plan)
+    def _controls(self, plan: ScenePlan, track: SceneTrack, g: Generation) -> Controls | None:
+        """The plan and its track, painted on the latent grid."""
+        _, _, frames, height, width = self._latent_shape(g)
         slots = self.preset.dit.object_slots
         arrays = control_arrays(plan, track, grid=(frames, height, width), num_slots=slots)
         return to_controls([arrays], PhraseVectors(self.text))
@@ -180,7 +180,8 @@ def build(preset: str, *, weights: str | None = None) -> Pipeline:
     """
     sizes = get_preset(preset)
     uri = weights or str(PACKAGED_WEIGHTS / preset)
-    dit, vae, text = DiT(sizes.dit), VideoVAE(sizes.vae), TextEncoder(sizes.text)
+    tokenizer = storage.join(uri, "tokenizer") if sizes.text.tokenizer == "umt5" else None
+    dit, vae, text = DiT(sizes.dit), VideoVAE(sizes.vae), TextEncoder(sizes.text, tokenizer_dir=tokenizer)
     for name, module in (("dit", dit), ("vae", vae), ("text", text)):
         load_part(uri, name, module)
         module.eval().requires_grad_(False)
@@ -193,10 +194,15 @@ def to_uint8(video: Tensor) -> Frames:
     return rearrange(levels, "c f h w -> f h w c").cpu().numpy()
 
 
-def _plan(g: Generation) -> ScenePlan:
-    """Words to graph to layout: what will happen, at the clip's length and rate."""
-    from kling.prompt.understand import understand
-    from kling.scene.layout import lay_out
+def _decide(g: Generation) -> tuple[ScenePlan, SceneTrack]:
+    """What happens: from the director's plan, else from the prompt, at the clip's length, rate and aspect."""
+    from kling.scene.direct import direct  # MuJoCo is loaded by those who plan
+    from kling.scene.simulate import simulate
 
-    assert g.fps and g.num_frames
-    return lay_out(understand(g.prompt).graph, seed=g.seed, duration_s=(g.num_frames - 1) / g.fps, fps=g.fps)
+    assert g.fps and g.num_frames and g.width_px and g.height_px
+    aspect = g.width_px / g.height_px
+    if g.plan is not None:
+        plan = g.plan.model_copy(update={"duration_s": (g.num_frames - 1) / g.fps, "fps": g.fps})
+        return plan, simulate(plan, aspect=aspect)
+    made = direct(g.prompt, seed=g.seed, duration_s=(g.num_frames - 1) / g.fps, fps=g.fps, aspect=aspect)
+    return made.plan, made.track
