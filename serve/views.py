@@ -22,12 +22,7 @@ def task_view(row: sa.RowMapping, ahead: tuple[int, float] | None = None, num_wo
     order = Order.from_json(row["order"])
     task_id, state = row["id"], row["state"]
     fraction = _fraction(row)
-    eta = None
-    if state == "queued" and ahead is not None:
-        eta = ahead[1] / max(1, num_workers) + row["predicted_s"]
-    elif state == "running":
-        elapsed = time.time() - row["started_at"]
-        eta = elapsed * (1 - fraction) / fraction if fraction > 0.05 else max(0.0, row["predicted_s"] - elapsed)
+    eta = _eta_s(row, fraction, ahead, num_workers)
     result = None
     if row["result"]:
         made = json.loads(row["result"])
@@ -74,6 +69,16 @@ def task_view(row: sa.RowMapping, ahead: tuple[int, float] | None = None, num_wo
         stream_url=f"{API_PREFIX}/stream/{task_id}",
         events_url=f"{API_PREFIX}/events/{task_id}",
     )
+
+
+def _eta_s(row: sa.RowMapping, fraction: float, ahead: tuple[int, float] | None, num_workers: int) -> float | None:
+    """Predicted while it waits and starts; from its own pace once that shows. None: not known, or ended."""
+    if row["state"] == "queued" and ahead is not None:
+        return ahead[1] / max(1, num_workers) + row["predicted_s"]
+    if row["state"] != "running":
+        return None
+    elapsed = time.time() - row["started_at"]
+    return elapsed * (1 - fraction) / fraction if fraction > 0.05 else max(0.0, row["predicted_s"] - elapsed)
 
 
 def _fraction(row: sa.RowMapping) -> float:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.distributed as dist
+from safetensors import torch as tensor_files
 from torch import Tensor
 
 from kling import storage
@@ -193,13 +193,13 @@ def save_state(media: Media, state: State) -> None:
     """The sampler's whole state: going on from it gives what never stopping gives."""
     tensors = {name: getattr(state, name) for name in _STATE_PARTS if getattr(state, name) is not None}
     named = {f"{name}.{state.step}": tensor.contiguous() for name, tensor in tensors.items()}
-    storage.write_bytes(media.latent, safetensors.torch.save(named))
+    storage.write_bytes(media.latent, tensor_files.save(named))
 
 
 def load_state(media: Media) -> State | None:
     if not storage.exists(media.latent):
         return None
-    tensors = safetensors.torch.load(storage.read_bytes(media.latent))
+    tensors = tensor_files.load(storage.read_bytes(media.latent))
     step = int(next(iter(tensors)).rpartition(".")[2])
     named: dict[str, Tensor] = {name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}
     return State(x=named["x"], step=step, v=named.get("v"), x0=named.get("x0"))

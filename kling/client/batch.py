@@ -62,6 +62,7 @@ class Row:
 
 
 def command(arguments: list[str]) -> int:
+    """Run or resume a batch; exit code 6 when a row failed."""
     options = tyro.cli(Batch, args=arguments, prog="kling batch", description=Batch.__doc__)
     rows = read_rows(options.file)
     with options.service.open() as probe:  # the key and the address, checked before anything is written

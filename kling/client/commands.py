@@ -79,6 +79,7 @@ class Several:
 
 
 def generate(arguments: list[str]) -> int:
+    """Start a task and, unless detached, see it through to a file."""
     options = tyro.cli(Generate, args=arguments, prog="kling generate", description=Generate.__doc__)
     with options.service.open() as client:
         task = client.generate(options.prompt, config=_config(options))
@@ -91,6 +92,7 @@ def generate(arguments: list[str]) -> int:
 
 
 def get(arguments: list[str]) -> int:
+    """Print a task; download its video on request."""
     options = tyro.cli(One, args=arguments, prog="kling get", description="Where a task is.")
     with options.service.open() as client:
         task = client.get(options.task_id)
@@ -101,12 +103,14 @@ def get(arguments: list[str]) -> int:
 
 
 def wait(arguments: list[str]) -> int:
+    """Wait with a progress bar; raises ServiceError when the task made nothing."""
     options = tyro.cli(One, args=arguments, prog="kling wait", description="Wait until a task ends.")
     with options.service.open() as client:
         return _follow(client, options.task_id, options.out)
 
 
 def watch(arguments: list[str]) -> int:
+    """Print every change as the service tells it."""
     options = tyro.cli(One, args=arguments, prog="kling watch", description="Every change of a task, as it happens.")
     with options.service.open() as client:
         task = None
@@ -117,6 +121,7 @@ def watch(arguments: list[str]) -> int:
 
 
 def cancel(arguments: list[str]) -> int:
+    """Stop a task and print what became of it."""
     options = tyro.cli(One, args=arguments, prog="kling cancel", description="Stop a task.")
     with options.service.open() as client:
         console.print(f"{options.task_id}: {client.cancel(options.task_id).status}")
@@ -124,6 +129,7 @@ def cancel(arguments: list[str]) -> int:
 
 
 def list_tasks(arguments: list[str]) -> int:
+    """Print the newest tasks as a table."""
     options = tyro.cli(Several, args=arguments, prog="kling list", description=Several.__doc__)
     table = Table("task", "status", "size", "prompt")
     with options.service.open() as client:
