@@ -120,6 +120,8 @@ class Adjustment(_Answer):
 
 
 class Progress(_Answer):
+    """How far a task is."""
+
     stage: str = ""  # text | denoise | decode
     step: int = 0
     num_steps: int = 0
@@ -127,6 +129,8 @@ class Progress(_Answer):
 
 
 class VideoResult(_Answer):
+    """What was made, and where it is."""
+
     video_url: str
     thumbnail_url: str
     spritesheet_url: str
@@ -170,6 +174,8 @@ class Task(_Answer):
 
 
 class TaskList(_Answer):
+    """One page of tasks."""
+
     tasks: tuple[Task, ...]
     next_after: str | None = None  # pass as ?after= for the next page; None: this was the last
 
@@ -188,6 +194,8 @@ class Problem(_Answer):
 
 
 class UsageWindow(_Answer):
+    """A key's use of one window of time."""
+
     window: Literal["hour", "day", "month"]
     used_s: float  # seconds of video granted in this window
     limit_s: float | None  # None: no limit
