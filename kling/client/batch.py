@@ -52,6 +52,8 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
+    """One request of a batch."""
+
     index: int  # from 0, in the file's order
     request: GenerateRequest
 
