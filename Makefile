@@ -33,7 +33,7 @@ test: check ## lint, types, import contracts and every test on local Ray
 	$(PY) -m pytest -q --durations=15
 
 demo: setup ## the whole loop on this machine: curate, train, serve, one generated video
-	$(PY) -m kling.client.command_line demo --out $(OUT) $(if $(VIDEOS),--videos $(VIDEOS))
+	$(PY) -m kling demo --out $(OUT) $(if $(VIDEOS),--videos $(VIDEOS))
 
 clean: ## remove what the targets made (.venv stays)
 	rm -rf out .pytest_cache .ruff_cache .hypothesis
