@@ -36,6 +36,13 @@ def functions(path: Path):
             yield node
 
 
+def num_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of code: a docstring that tells much does not crowd a function."""
+    first = function.body[0]
+    told = first.end_lineno - first.lineno + 1 if ast.get_docstring(function) else 0
+    return function.end_lineno - function.lineno + 1 - told
+
+
 def test_the_top_level_is_fixed():
     assert {p.relative_to(ROOT).parts[0] for p in TRACKED} <= TOP
 
@@ -45,7 +52,7 @@ def test_rooms_are_not_crowded(path: Path):
     lines = path.read_text().count("\n")
     limit = MAX_DIT if relative(path) == "kling/model/dit.py" else MAX_FILE
     assert lines <= limit, f"{lines} lines; move a wall"
-    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno - f.lineno + 1 > MAX_FUNCTION}
+    long = {f.name: num_lines(f) for f in functions(path) if num_lines(f) > MAX_FUNCTION}
     assert not long, f"functions over {MAX_FUNCTION} lines: {long}"
     assert len(path.relative_to(ROOT).parts) <= 4, "packages at most three deep"
 

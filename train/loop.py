@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import torch
@@ -64,17 +65,7 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
     val_split = open_split(run.data, "val", preset, encoders, scratch, ranks) if run.validate_every else None
     batches = Batches(train_split, make_order(train_split, run, preset), rank=ranks.data_rank, ranks=ranks.data_ranks)
 
-    model = _model(run, preset, ranks)
-    if ranks.device.type == "cpu":
-        skip_compilation()
-    stage = zero_stage(run, sum(p.numel() for p in model.parameters()))
-    optimizer = adamw(model, run.optimizer)
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config=deepspeed_config(run, stage=stage, on_gpu=ranks.device.type == "cuda"),
-        dist_init_required=False,
-    )
+    model, optimizer, engine, stage = _engine(run, preset, ranks)
     ema = ShardedEMA(model, decay=run.ema, rank=ranks.rank, ranks=ranks.world)
     watch, progress = LossWatch(), Progress()
 
@@ -102,21 +93,14 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
             progress = _roll_back(run, progress, mean, restore, watch, meter)
             stream = batches.stream(progress.data_step)
             continue
-        for group in optimizer.param_groups:
-            group["lr"] = run.optimizer.lr * rate(progress.step)
+        taken = {}
         if verdict is Verdict.TAKE:
-            engine.backward(loss)
-            engine.step()
+            taken = _take(engine, optimizer, loss, lr=run.optimizer.lr * rate(progress.step))
             ema.update(model, progress.step)
         else:
             meter.event("skipped a step", step=progress.step, loss=mean, clip_ids=batch.clip_ids)
         progress = replace(progress, step=progress.step + 1, data_step=progress.data_step + 1, watch=watch.state())
-        record = meter.record(progress, batch, mean, levels, verdict)
-        if verdict is Verdict.TAKE:
-            record |= {
-                "lr": run.optimizer.lr * rate(progress.step - 1),
-                "grad_norm": float(engine.get_global_grad_norm() or 0),
-            }
+        record = meter.record(progress, batch, mean, levels, verdict) | taken
         meter.timed(record, step_s=time.monotonic() - started, waited_s=waited_s)
 
         last = progress.step == run.steps
@@ -125,15 +109,39 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
         meter.write(record)
         where = None
         if last or progress.step % run.checkpoint_every == 0:
-            where = checkpoint.save(
-                run.out, engine, ema, progress, ranks, scratch=scratch, zero_stage=stage, keep=run.keep_checkpoints
-            )
+            kept = {"scratch": scratch, "zero_stage": stage, "keep": run.keep_checkpoints}
+            where = checkpoint.save(run.out, engine, ema, progress, ranks, **kept)
             export_weights(run, preset, ema, progress.step, ranks, encoders=encoders)
             meter.upload()
         report(record, where)
     stream.close()
     meter.close()
     return progress
+
+
+def _engine(run: TrainRun, preset: Preset, ranks: Ranks) -> tuple[nn.Module, torch.optim.Optimizer, Any, int]:
+    """(model, optimizer, DeepSpeed engine, ZeRO stage)."""
+    model = _model(run, preset, ranks)
+    if ranks.device.type == "cpu":
+        skip_compilation()
+    stage = zero_stage(run, sum(p.numel() for p in model.parameters()))
+    optimizer = adamw(model, run.optimizer)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        config=deepspeed_config(run, stage=stage, on_gpu=ranks.device.type == "cuda"),
+        dist_init_required=False,
+    )
+    return model, optimizer, engine, stage
+
+
+def _take(engine: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, lr: float) -> dict[str, float]:
+    """One optimizer step at this learning rate; returns what the record tells of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    engine.backward(loss)
+    engine.step()
+    return {"lr": lr, "grad_norm": float(engine.get_global_grad_norm() or 0)}
 
 
 def _model(run: TrainRun, preset: Preset, ranks: Ranks) -> nn.Module:
