@@ -60,11 +60,13 @@ def run(demo: Demo) -> None:
 
     _title("1. Raw clips: the playground renders, footage is copied")
     _stage("data", "playground", "--num-clips", demo.num_clips, "--out", clips / "playground")
+    _stage("data", "playground", "--num-clips", 8, "--split", "val", "--out", clips / "playground-held-out")
     _copy_footage(demo.videos, clips / "footage")
     _title("2. Curate with Ray Data")
     _stage("data", "curate", "tiny", "--input", clips, "--out", dataset)
     _title("3. Train with Ray Train + DeepSpeed on 2 ranks")
-    train = ("train", "tiny", "--data", dataset, "--out", training, "--num-workers", 2)
+    train = ["train", "tiny", "--data", dataset, "--out", training, "--num-workers", 2]
+    train += ["--batch-size", 8, "--optimizer.warmup", 5, "--optimizer.schedule", "constant"]
     _stage(*train, "--steps", demo.steps)
     _title("3b. Train on: the same command resumes from its own checkpoint")
     _stage(*train, "--steps", 2 * demo.steps)
@@ -86,7 +88,7 @@ def _title(text: str) -> None:
     console.rule(f"[bold cyan]{text}")
 
 
-def _stage(application: str, *arguments: object) -> None:
+def _stage(application: object, *arguments: object) -> None:
     """One command of an application, its output shown as it comes."""
     line = [sys.executable, "-m", application, *map(str, arguments)]
     console.print(f"[dim]$ python -m {application} {' '.join(map(str, arguments))}", soft_wrap=True)

@@ -13,7 +13,7 @@ td, th { padding: .15rem .9rem .15rem 0; text-align: left; font-variant-numeric:
 video { width: 20rem; border-radius: 8px; background: #000 }
 figure { margin: 0 }
 svg { width: 100%; height: auto }
-.row { display: flex; gap: 2.5rem; flex-wrap: wrap }
+.row { display: flex; gap: 2.5rem; flex-wrap: wrap; align-items: flex-start }
 pre { white-space: pre-wrap; background: #eef1f4; padding: .8rem; border-radius: 8px; font-size: 13px }
 """
 

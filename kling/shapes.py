@@ -18,14 +18,14 @@ Frames: TypeAlias = UInt8[np.ndarray, "f h w 3"]  # RGB, as files and people see
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Video: TypeAlias = Float[Tensor, "b 3 f h w"]  # pixels in [-1, 1]
+    Video: TypeAlias = Float[Tensor, "b 3 F H W"]  # pixels in [-1, 1]; capitals: the pixel grid, not the latent
     Latents: TypeAlias = Float[Tensor, "b c f h w"]
     Tokens: TypeAlias = Float[Tensor, "b l d"]
 
 
 def __getattr__(name: str) -> Any:
     """Types of tensors, made when they are asked for: who handles frames alone (curation, files) loads no torch."""
-    axes = {"Video": "b 3 f h w", "Latents": "b c f h w", "Tokens": "b l d"}
+    axes = {"Video": "b 3 F H W", "Latents": "b c f h w", "Tokens": "b l d"}
     if name not in axes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from torch import Tensor

@@ -141,11 +141,13 @@ def training_activation_bytes(
     A block keeps 22 vectors of the token width and two of the MLP's (one more with a window, whose pieces are joined):
     attention 12 (its input, normalised, modulated, qkv 3, q and k normalised 2 and rotated 2, result, projected),
     cross-attention 6, MLP 4 + 2 hidden ones; and 4 of each text token. Backward begins with 2 and a hidden one on top.
+    One clip alone is normalised and modulated in one pass, and keeps 2 less.
     With ``recompute`` each block keeps its input and the text's keys and values, and one block at a time the rest.
     """
     d, m, tokens, text = config.width, config.mlp_dim, work.batch * work.grid.num_tokens, work.batch * work.text_tokens
     windowed = len(visible_spans(Reach(grid=work.grid, window=config.window, chunk=work.chunk))) > 1
-    block = tokens * ((23 if windowed else 22) * d + 2 * m)
+    vectors = 22 + windowed - 2 * (work.batch == 1)
+    block = tokens * (vectors * d + 2 * m)
     blocks = config.num_layers * tokens * d + block if recompute else config.num_layers * block
     ends = tokens * (3 * d + 2 * math.prod(config.patch) * (config.in_channels + config.out_channels))
     texts = text * (4 * config.num_layers + 3) * d
