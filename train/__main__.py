@@ -13,7 +13,7 @@ import tyro
 from kling.errors import run_command
 from kling.presets import get_preset
 
-from . import config, plan
+from . import config
 
 # stage: (its settings, "module:function taking (settings, preset)")
 STAGES = {
@@ -25,11 +25,10 @@ STAGES = {
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["plan"]:
-        print(
-            plan.describe(
-                plan.checked_plan(tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan"))
-            )
-        )
+        from . import plan
+
+        request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan")
+        print(plan.describe(plan.checked_plan(request)))
         return
     if arguments[:1] == ["bench"]:
         from . import bench
