@@ -115,10 +115,13 @@ class _Finish:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         unit: Unit = row["unit"]
-        if self._encoder is not None:
-            unit = _whole(unit, "encode", self._encoder)
-        commit_unit(unit, self._job.dataset, self._job.recipe)
-        return {"finished": int(unit.outcome is not None)}
+        try:
+            if self._encoder is not None:
+                unit = _whole(unit, "encode", self._encoder)
+            commit_unit(unit, self._job.dataset, self._job.recipe)
+        except KlingError as error:  # Ray would lose what it is on the way: it travels as a row, and ends the run
+            return {"finished": 0, "fatal": error}
+        return {"finished": int(unit.outcome is not None), "fatal": None}
 
 
 def _measure(row: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -155,16 +158,11 @@ def _whole(unit: Unit, stage: str, work: Callable[[Unit], Unit]) -> Unit:
 
 
 def _rows(dataset: ray_data.Dataset) -> Iterator[dict[str, Any]]:
-    """Ray wraps a worker's exception in its own; ours come out as they went in."""
-    try:
-        yield from dataset.iter_rows()
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, KlingError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+    """The last stage's rows; an error that ends the run is raised here as it was raised there."""
+    for row in dataset.iter_rows():
+        if row["fatal"] is not None:
+            raise row["fatal"]
+        yield row
 
 
 def _same_recipe(dataset: str, recipe: Recipe) -> None:

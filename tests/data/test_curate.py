@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,20 +153,32 @@ curate(job({str(inputs)!r}, {str(dataset)!r}, {weights!r}), lambda done, total: 
     shutil.rmtree(inputs)
     shutil.copytree(raw[0], inputs, symlinks=True)
     before = {p: p.stat().st_mtime_ns for p in (dataset / "work").glob("*/*") if p.suffix != ".part"}
-    killed = []
+    killed, over = [], threading.Event()
 
-    def kill_a_reader(done: int, total: int) -> None:
-        if not killed and done > len(before):
-            mine = psutil.Process().children(recursive=True)
-            killed.extend(p for p in mine if "_Read" in " ".join(p.cmdline()))
+    def kill_a_reader() -> None:
+        """As soon as one is at work on a file."""
+        while not over.wait(0.02) and not killed:
+            known = psutil.process_iter(["cmdline", "name"])  # unlike children(), it bears processes that end
+            titles = ((p, " ".join(p.info["cmdline"] or [p.info["name"]])) for p in known)
+            killed.extend(p for p, title in titles if "FlatMap(_Read)).submit" in title and _is_ours(p))
             for reader in killed:
                 reader.kill()
 
-    curate(job(inputs, dataset, weights), kill_a_reader)
+    watcher = threading.Thread(target=kill_a_reader)
+    watcher.start()
+    try:
+        curate(job(inputs, dataset, weights), lambda done, total: None)
+    finally:
+        over.set()
+        watcher.join()
     assert killed, "no reader was found to kill"
     assert contents(dataset) == contents(curated), "byte for byte what one undisturbed run gives"
     outcomes = [p for p in before if p.name == "outcome.json" and len(list(p.parent.iterdir())) > 1]
     assert all(p.stat().st_mtime_ns == before[p] for p in outcomes), "a finished file was done again"
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    return os.getpid() in [parent.pid for parent in process.parents()]
 
 
 @pytest.mark.slow

@@ -51,4 +51,4 @@ def test_any_ranks_give_the_same_losses(curves, name: str):
 
 def test_the_loss_falls(curves):
     values = list(curves["1"].values())
-    assert sum(values[-10:]) < 0.95 * sum(values[:10])
+    assert sum(values[-10:]) < 0.97 * sum(values[:10])  # random latents: only their scale can be learned
