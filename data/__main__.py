@@ -9,9 +9,14 @@ from kling.errors import ConfigError, run_command
 # name: ("module:function taking the arguments after the name", what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "playground": ("data.playground.command:command", "render clips with their ground truth"),
+    "bench-prompts": ("data.playground.bench_prompts:command", "the prompts of `kling bench`, and their clips"),
     "curate": (
         "data.curate:command",
         "turn raw videos into a data set: python -m data curate PRESET --input URI --out URI",
+    ),
+    "select": (
+        "data.select:command",
+        'choose clips by stored scores: python -m data select DATASET --where "sharpness > 0.4" --out SELECTION',
     ),
     "report": ("data.report:command", "a page about a data set: counts, scores, clips"),
 }
@@ -27,7 +32,7 @@ def dispatch(arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: python -m data COMMAND ...\n")
         for command, (_, about) in COMMANDS.items():
-            print(f"  {command:<12} {about}")
+            print(f"  {command:<14} {about}")
         return 0
     if name not in COMMANDS:
         raise ConfigError("unknown command", where=name, fix=f"Choose one of: {', '.join(COMMANDS)}")

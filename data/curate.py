@@ -5,15 +5,18 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from data.stages import transnet
+from data.stages.s5_ask import Captioner
 from data.stages.sandbox import Limits
+from data.work import Options
 from kling import shards, storage
-from kling.errors import CheckpointError
+from kling.errors import CheckpointError, ConfigError
 from kling.presets import get_preset
 
 _ROOT = Path(__file__).parents[1]
@@ -36,6 +39,19 @@ class Curate:
     """Folder of weights with parts vae and text (default: the packaged ones of the preset)."""
     encode: bool = True
     """--no-encode: rows without latents and text states (to train a VAE)."""
+    shots: Literal["content", "transnet"] = "content"
+    """What finds the cuts: a difference of neighbouring frames, or the network TransNetV2 (extra transnet)."""
+    overlay_text: bool = False
+    """Also score the area that text covers (extra ocr); 0.1 to 0.3 s a clip."""
+    keep_original: bool = False
+    """Also keep the source's own packets, bit for bit, of clips that begin at a key frame."""
+    caption_url: str | None = None
+    """OpenAI-compatible endpoint of a vision-language model that captions footage without ground truth
+    ("http://host:8000/v1"); its key, if it needs one, in KLING_CAPTION_KEY."""
+    caption_model: str = ""
+    """The model's name at that endpoint."""
+    caption_fallback: Literal["", "template"] = ""
+    """What a clip gets that the model does not caption: it fails, or gets the template."""
     workers: int | None = None
     """Processes, half of them readers and half encoders (default: one a core of the cluster)."""
     gpus_per_encoder: float = 0.0
@@ -54,6 +70,8 @@ def command(arguments: list[str]) -> int:
     encoder = _encoder_digest(weights) if weights else ""
     limits = Limits(timeout_s=options.decode_timeout_s, memory_bytes=int(options.decode_memory_gib * 2**30))
 
+    extra, captioner = _options(options), _captioner(options)
+
     from data.pipeline import Job, curate
 
     job = Job(
@@ -62,6 +80,8 @@ def command(arguments: list[str]) -> int:
         dataset=options.out,
         weights=weights,
         encoder=encoder,
+        options=extra,
+        captioner=captioner,
         num_workers=options.workers,
         gpus_per_encoder=options.gpus_per_encoder,
         limits=limits,
@@ -73,6 +93,33 @@ def command(arguments: list[str]) -> int:
         manifest = curate(job, lambda done, total: progress.update(bar, completed=done, total=total), _start_ray)
     _tell(console, options.out, manifest)
     return 0
+
+
+def _options(given: Curate) -> Options:
+    """Raises ConfigError when a step is asked for whose package is missing."""
+    if given.shots == "transnet":
+        transnet.check_installed()
+    if given.overlay_text:
+        from kling.quality import overlay
+
+        overlay.check_installed()
+    return Options(
+        shots=given.shots,
+        overlay_text=given.overlay_text,
+        keep_original=given.keep_original,
+        caption_model=given.caption_model,
+        caption_fallback=given.caption_fallback,
+    )
+
+
+def _captioner(given: Curate) -> Captioner | None:
+    if bool(given.caption_url) != bool(given.caption_model):
+        raise ConfigError(
+            "a captioner is an endpoint and a model", where="--caption-url, --caption-model", fix="Give both, or none"
+        )
+    if given.caption_url is None:
+        return None
+    return Captioner(url=given.caption_url, model=given.caption_model, key=os.environ.get("KLING_CAPTION_KEY", ""))
 
 
 def _tell(console: Console, dataset: str, manifest: shards.Manifest) -> None:

@@ -15,7 +15,7 @@ from kling.shapes import Frames
 
 UNIT_BYTES = 48 * 2**20
 # Raised whenever a stage changes what it writes, so that old and new rows never mix in one data set.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 
 
 class FilteredError(Exception):
@@ -38,12 +38,24 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Options:
+    """Steps that are off unless asked for. Each changes the rows, so they are part of the recipe."""
+
+    shots: Literal["content", "transnet"] = "content"  # which detector finds the cuts
+    overlay_text: bool = False  # score the area that text covers (extra `ocr`)
+    keep_original: bool = False  # also copy the packets of clips that begin at a key frame
+    caption_model: str = ""  # name of the vision-language model that captions; "": templates
+    caption_fallback: Literal["", "template"] = ""  # what a clip gets that the model does not caption; "": it fails
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides the bytes of the result besides the sources themselves."""
 
     preset: str
     spec: ClipSpec
     encoder: str  # digest of the VAE and text weights; "" without encoding
+    options: Options = field(default_factory=Options)
     version: int = RECIPE_VERSION
 
 
@@ -77,6 +89,9 @@ class Clip:
     end_s: float
     split: str
     pixels: Frames
+    crop_px: tuple[int, int, int, int] | None = None  # x0 y0 x1 y1 of the stored picture: what letterbox bars leave
+    still: np.ndarray | None = None  # h w 3 uint8: its middle frame, larger, for steps that read it
+    original: bytes | None = None  # the source's own packets (Matroska), where the clip begins at a key frame
     scores: dict[str, float] = field(default_factory=dict)
     look: str = ""  # perceptual hash (kling.shards.SCHEMA)
     captions: list[dict[str, str]] = field(default_factory=list)

@@ -10,6 +10,7 @@ DATASET/
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,10 @@ SCHEMA = pa.schema(
         ("num_frames", pa.int32()),
         ("fps", pa.float64()),
         ("video", pa.string()),  # path of the clip under the data set
+        # The part x0 y0 x1 y1 of the stored source picture that letterbox bars leave (before turning and scaling).
+        ("crop_px", pa.list_(pa.int32())),
+        # Path of the source's own packets under the data set (Matroska), where the clip begins at a key frame.
+        ("original", pa.string()),
         ("captions", pa.list_(pa.struct([("text", pa.string()), ("language", pa.string()), ("family", pa.string())]))),
         # float16, C order; the shape beside it. One block of text states for each caption, in the same order.
         ("latents", pa.large_binary()),  # c f h w, normalised (kling.model.vae)
@@ -47,11 +52,12 @@ SCHEMA = pa.schema(
         ("track", pa.string()),  # JSON of kling.scene.plan.SceneTrack; null for real footage
     ]
 )
+_ADDED = {"crop_px", "original"}  # after the first version: older shards read as having none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One parquet file of one split and bucket."""
+    """One parquet file of one split and bucket; of a selection, some of its rows."""
 
     path: str  # under the data set
     split: str
@@ -59,6 +65,8 @@ class Shard:
     num_rows: int
     num_bytes: int
     sha256: str
+    dataset: str = ""  # of a selection: URI of the data set that the path, and the paths in the rows, are under
+    rows: tuple[int, ...] | None = None  # of a selection: numbers of the rows that are in it; None: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,7 @@ class Manifest:
     counts: dict[str, int]  # source files: total = done + filtered + failed; clips and rows beside them
     shards: tuple[Shard, ...]
     version: int = 1
+    where: str = ""  # of a selection: the expression that its rows fulfil
 
     def select(self, split: str) -> tuple[Shard, ...]:
         return tuple(shard for shard in self.shards if shard.split == split)
@@ -92,13 +101,19 @@ def read_manifest(dataset: str) -> Manifest:
         )
     try:
         raw = json.loads(storage.read_bytes(where))
-        raw["shards"] = tuple(Shard(**shard) for shard in raw["shards"])
+        raw["shards"] = tuple(_shard(shard) for shard in raw["shards"])
         manifest = Manifest(**raw)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"the manifest cannot be read ({error})", where=where, fix="Curate again") from error
     if manifest.version != 1:
         raise InputError(f"data set of version {manifest.version}", where=where, fix="Curate it with this version")
     return manifest
+
+
+def _shard(raw: dict[str, Any]) -> Shard:
+    if raw.get("rows") is not None:
+        raw["rows"] = tuple(raw["rows"])
+    return Shard(**raw)
 
 
 def read_rows(dataset: str, shard: Shard, columns: list[str] | None = None) -> Iterator[dict]:
@@ -109,15 +124,25 @@ def read_rows(dataset: str, shard: Shard, columns: list[str] | None = None) -> I
     """
     where = storage.join(dataset, shard.path)
     fs, path = storage.resolve(where)
+    wanted = columns or SCHEMA.names
     try:
         with fs.open(path, "rb") as file:
-            table = pq.read_table(file, columns=columns)
+            parquet = pq.ParquetFile(file)
+            present = [name for name in wanted if name in parquet.schema_arrow.names]
+            table = parquet.read(columns=present)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read the shard ({error})", where=where, fix="Curate again") from error
-    missing = set(columns or SCHEMA.names) - set(table.column_names)
-    if missing:
+    missing = set(wanted) - set(present)
+    if missing - _ADDED:
         raise InputError(f"the shard lacks columns {sorted(missing)}", where=where, fix="Curate again")
-    yield from table.to_pylist()
+    if shard.rows is not None:
+        table = table.take(list(shard.rows))
+    for row in table.to_pylist():
+        row |= dict.fromkeys(missing)
+        for name in ("video", "original"):  # of a selection: in the data set it was made from
+            if shard.dataset and row.get(name):
+                row[name] = storage.join(shard.dataset, row[name])
+        yield row
 
 
 def latents_of(row: dict) -> np.ndarray:

@@ -30,7 +30,9 @@ def resolve(uri: str | os.PathLike) -> tuple[Any, str]:
 
 
 def join(uri: str | os.PathLike, *parts: str) -> str:
-    """Append path parts to a URI; a local path stays a local path."""
+    """Append path parts to a URI; a local path stays a local path; a last part that is a whole URI is the answer."""
+    if parts and "://" in parts[-1]:
+        return parts[-1]
     return posixpath.join(str(uri).rstrip("/") or "/", *parts) if parts else str(uri)
 
 

@@ -18,7 +18,7 @@ from kling.scene.fulfil import decide
 from kling.scene.plan import ScenePlan, SceneTrack, Sidecar
 from kling.shapes import Frames
 
-_ATTEMPTS = 20
+_ATTEMPTS = PLAN_SEEDS = 20  # plans are drawn from seed * PLAN_SEEDS + attempt
 
 
 @dataclass(frozen=True, kw_only=True)

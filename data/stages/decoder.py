@@ -5,6 +5,7 @@ It speaks over stdin and stdout: a JSON line in; a JSON line and the bytes it an
 second and its memory limit means the file's memory.
 """
 
+import io
 import json
 import os
 import resource
@@ -28,6 +29,9 @@ _FORMATS = (
 )
 _OPEN = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _SHOT_HEIGHT_PX = 96  # shots are found on small pictures: as exact, many times faster
+_SAMPLE_S = 0.5  # letterbox bars are looked for in one frame of so many seconds
+_THUMB = (48, 27)  # width, height that TransNetV2 looks at
+_MAX_ORIGINAL_BYTES = 256 * 2**20
 _SEEK_FROM_S = 20.0  # before this, decoding from the start is as fast and always exact
 
 
@@ -77,7 +81,10 @@ def _plain(error: Exception) -> str:
 
 
 def _scan(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Decode everything once, small: the time of each frame, where shots change, what is wrong with the file."""
+    """Decode everything once, small: the time of each frame, where shots change, what is wrong with the file.
+
+    Arrays: luma profiles of sampled frames' rows (n height) and columns (n width); thumbnails (f 27 48 3) if asked for.
+    """
     with av.open(request["path"], options=_OPEN) as container:
         if not container.streams.video:
             kind = "sound only" if container.streams.audio else "no picture and no sound"
@@ -86,59 +93,161 @@ def _scan(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], lis
         codec = stream.codec_context
         if codec.width * codec.height > limits.max_pixels:
             return {"error": f"pictures of {codec.width}x{codec.height} are over the limit", "kind": "filtered"}, []
+        codec.options = {**codec.options, "flags2": "+export_mvs"}
         scene_rate = min(240.0, max(1.0, float(stream.average_rate or stream.guessed_rate or 25)))
-        detector = ContentDetector(min_scene_len=4)
-        times, cuts, decoded = [], [], _Decoding(container, stream, limits)
-        first = None
+        seen, decoded = _Seen(scene_rate, bool(request["thumbs"])), _Decoding(container, stream, limits)
         for time_s, frame in decoded:
-            first = first or frame
-            small = _bgr(frame, _SHOT_HEIGHT_PX)
-            found = detector.process_frame(FrameTimecode(len(times), scene_rate), small)
-            cuts += [cut.frame_num for cut in found]
-            times.append(time_s)
-        if first is None:
+            seen.add(time_s, frame)
+        if seen.first is None:
             reason = f": {decoded.error}" if decoded.error else ""
             return {"error": f"not one frame can be decoded{reason}"}, []
         declared = (container.duration or 0) / av.time_base
         if stream.duration and stream.time_base:
             declared = float(stream.duration * stream.time_base)
         return {
-            "times_s": times,
+            "times_s": seen.times,
             "zero_s": decoded.zero_s,
-            "cuts": sorted(set(cuts)),
-            "width_px": first.width,
-            "height_px": first.height,
-            "rotation_deg": first.rotation,
+            "cuts": sorted(set(seen.cuts)),
+            "key_frames": seen.key_frames,
+            "coded_motion": seen.coded_motion,
+            "samples": seen.samples,
+            "width_px": seen.first.width,
+            "height_px": seen.first.height,
+            "rotation_deg": seen.first.rotation,
             "sample_aspect": float(stream.sample_aspect_ratio or 1) or 1.0,
             "declared_s": declared,
             "num_damaged": decoded.num_damaged,
             "damage": decoded.error,
+            "num_interlaced": seen.num_interlaced,
             "over_limit": decoded.over_limit,
             "invented_times": decoded.invented_times,
-        }, []
+        }, seen.arrays()
+
+
+class _Seen:
+    """What the scan keeps of each frame."""
+
+    def __init__(self, scene_rate: float, thumbs: bool):
+        self._detector, self._rate = ContentDetector(min_scene_len=4), scene_rate
+        self._thumbs: list[np.ndarray] | None = [] if thumbs else None
+        self._rows: list[np.ndarray] = []
+        self._columns: list[np.ndarray] = []
+        self.first: av.VideoFrame | None = None
+        self.times: list[float] = []
+        self.cuts: list[int] = []
+        self.num_interlaced = 0
+        self.key_frames: list[int] = []
+        self.samples: list[int] = []  # frames whose profiles were kept
+        self.coded_motion: list[float | None] = []  # picture widths a frame; None where the codec gives no vectors
+
+    def add(self, time_s: float, frame: av.VideoFrame) -> None:
+        self.first = self.first or frame
+        small, index = _bgr(frame, _SHOT_HEIGHT_PX), len(self.times)
+        self.cuts += [cut.frame_num for cut in self._detector.process_frame(FrameTimecode(index, self._rate), small)]
+        self.num_interlaced += frame.interlaced_frame
+        if frame.key_frame:
+            self.key_frames.append(index)
+        self.coded_motion.append(_coded_motion(frame))
+        if self._thumbs is not None:
+            self._thumbs.append(cv2.resize(small, _THUMB, interpolation=cv2.INTER_AREA)[..., ::-1])
+        same = (frame.width, frame.height) == (self.first.width, self.first.height)
+        if same and (not self.samples or time_s >= self.times[self.samples[-1]] + _SAMPLE_S):
+            grey = frame.to_ndarray(format="gray")
+            self._rows.append(cv2.blur(grey, (9, 1)).max(axis=1))  # the blur takes single noisy pixels away
+            self._columns.append(cv2.blur(grey, (1, 9)).max(axis=0))
+            self.samples.append(index)
+        self.times.append(time_s)
+
+    def arrays(self) -> list[np.ndarray]:
+        thumbs = [np.stack(self._thumbs)] if self._thumbs is not None else []
+        return [np.stack(self._rows), np.stack(self._columns), *thumbs]
+
+
+def _coded_motion(frame: av.VideoFrame) -> float | None:
+    """Mean length of the codec's own motion vectors over the picture; it costs no decoding of its own."""
+    data = frame.side_data.get("MOTION_VECTORS")
+    if data is None:
+        return None
+    vectors = data.to_ndarray()
+    length = np.hypot(vectors["motion_x"].astype(float), vectors["motion_y"]) / np.maximum(1, vectors["motion_scale"])
+    distance = np.maximum(1, np.abs(vectors["source"].astype(float)))
+    area = vectors["w"].astype(float) * vectors["h"]
+    return round(float((length / distance * area).sum() / max(1.0, area.sum()) / frame.width), 6)
 
 
 def _frames(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The frames at the given times (as `_scan` told them), cut to the clip's size. One array a clip."""
+    """The frames at the given times (as `_scan` told them), cut to the clip's size.
+
+    Arrays: one f h w 3 a clip; then, if ``still_px`` is given, one still a clip of at most that many pixels a side.
+    """
     clips: list[list[float]] = request["clips"]
-    wanted = {round(t, 6) for times in clips for t in times}
-    first, last, found = min(wanted), max(wanted), {}
+    box_of = {round(t, 6): box for times, box in zip(clips, request["boxes_px"], strict=True) for t in times}
+    middles = {round(times[len(times) // 2], 6) for times in clips} if request["still_px"] else set()
+    first, last, found, stills = min(box_of), max(box_of), {}, {}
     with av.open(request["path"], options=_OPEN) as container:
         stream = container.streams.video[0]
         start = first if first > _SEEK_FROM_S and not request["invented_times"] else None
         for time_s, frame in _Decoding(container, stream, limits, start_s=start, zero_s=request["zero_s"]):
             if time_s > last + 1e-6:
                 break
-            if (name := round(time_s, 6)) in wanted:
-                found[name] = _fitted(frame, request)
-    arrays = []
-    missing: list[int] = []
+            if (name := round(time_s, 6)) in box_of:
+                upright = _upright(frame, request, box_of[name])
+                found[name] = _fitted(upright, request)
+                if name in middles:
+                    stills[name] = _within(upright, request["still_px"])
+    arrays, missing = [], []
     for index, times in enumerate(clips):
         pictures = [found[name] for t in times if (name := round(t, 6)) in found]
         whole = len(pictures) == len(times)
         missing += [] if whole else [index]
         arrays.append(np.stack(pictures) if whole else np.zeros((0, 1, 1, 3), np.uint8))
+    if middles:
+        empty = np.zeros((0, 1, 3), np.uint8)
+        arrays += [stills.get(round(times[len(times) // 2], 6), empty) for times in clips]
     return {"missing": missing}, arrays
+
+
+def _original(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The packets from the key frame at ``start_s`` to ``end_s`` as they are, in Matroska: bit-exact, no encoder.
+
+    A frame after the end is kept where one before it was predicted from it. One array of bytes.
+    """
+    out = io.BytesIO()
+    with av.open(request["path"], options=_OPEN) as container:
+        source = container.streams.video[0]
+        kept = _packets(container, source, request)
+        with av.open(out, "w", format="matroska", options={"fflags": "+bitexact"}) as target:
+            stream = target.add_stream_from_template(source, opaque=True)
+            zero = kept[0].pts or 0
+            for packet in kept:
+                packet.pts = (packet.pts or 0) - zero
+                packet.dts = packet.dts - zero if packet.dts is not None else None
+                packet.stream = stream
+                target.mux(packet)
+    return {}, [np.frombuffer(out.getvalue(), np.uint8)]
+
+
+def _packets(container, source, request: dict[str, Any]) -> list[av.Packet]:
+    """In decoding order, from the key frame to the last one that is shown before the end."""
+    start = round((request["start_s"] + request["zero_s"]) / source.time_base)
+    end = (request["end_s"] + request["zero_s"]) / source.time_base
+    container.seek(start, stream=source, backward=True)
+    kept, num_bytes, last = [], 0, 0
+    for packet in container.demux(source):
+        if packet.pts is None or (not kept and not (packet.is_keyframe and abs(packet.pts - start) <= 1)):
+            continue
+        if (packet.pts if packet.dts is None else packet.dts) >= end:
+            break
+        if kept and packet.pts < kept[0].pts:  # leading pictures of an open group: they need what came before
+            continue
+        kept.append(packet)
+        num_bytes += packet.size
+        last = len(kept) if packet.pts < end else last
+        if num_bytes > _MAX_ORIGINAL_BYTES:
+            raise ValueError("its packets are over the limit of 256 MiB")
+    if not kept:
+        raise ValueError("its key frame was not found again")
+    return kept[:last]
 
 
 class _Decoding:
@@ -173,7 +282,10 @@ class _Decoding:
         try:
             for packet in self._container.demux(self._stream):
                 try:
-                    yield from packet.decode()
+                    for frame in packet.decode():
+                        if frame.is_corrupt:
+                            self.num_damaged, self.error = self.num_damaged + 1, self.error or "incomplete pictures"
+                        yield frame
                 except FFmpegError as error:
                     self.num_damaged += 1
                     self.error = _plain(error)
@@ -188,15 +300,21 @@ def _bgr(frame: av.VideoFrame, height_px: int) -> np.ndarray:
     return frame.reformat(width=width, height=height, format="bgr24", interpolation="AREA").to_ndarray()
 
 
-def _fitted(frame: av.VideoFrame, request: dict[str, Any]) -> np.ndarray:
-    """Upright, square pixels, scaled to cover the clip's size, cut in the middle."""
+def _upright(frame: av.VideoFrame, request: dict[str, Any], box: list[int]) -> np.ndarray:
+    """h w 3: what the letterbox leaves (x0 y0 x1 y1 of the stored picture), square pixels, turned as players do."""
     picture = frame.to_ndarray(format="rgb24")
-    top, bottom, left, right = request["bars_px"]
-    picture = picture[top : picture.shape[0] - bottom, left : picture.shape[1] - right]
+    left, top, right, bottom = box
+    picture = picture[top:bottom, left:right]
+    if frame.interlaced_frame and bottom - top >= 4:  # two moments in one picture: the first field alone shows one
+        picture = cv2.resize(picture[::2], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     aspect = request["sample_aspect"]
     if abs(aspect - 1) > 1e-3:
         picture = cv2.resize(picture, (max(1, round(picture.shape[1] * aspect)), picture.shape[0]))
-    picture = np.rot90(picture, round(request["rotation_deg"] / 90) % 4)
+    return np.rot90(picture, round(request["rotation_deg"] / 90) % 4)
+
+
+def _fitted(picture: np.ndarray, request: dict[str, Any]) -> np.ndarray:
+    """Scaled to cover the clip's size, cut in the middle."""
     height, width = picture.shape[:2]
     to_width, to_height = request["width_px"], request["height_px"]
     scale = max(to_width / width, to_height / height)
@@ -207,7 +325,15 @@ def _fitted(frame: av.VideoFrame, request: dict[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(picture[y : y + to_height, x : x + to_width])
 
 
-_OPERATIONS = {"scan": _scan, "frames": _frames}
+def _within(picture: np.ndarray, longest_px: int) -> np.ndarray:
+    scale = longest_px / max(picture.shape[:2])
+    if scale >= 1:
+        return np.ascontiguousarray(picture)
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+_OPERATIONS = {"scan": _scan, "frames": _frames, "original": _original}
 
 if __name__ == "__main__":
     main()

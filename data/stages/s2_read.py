@@ -12,8 +12,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from data.stages import transnet
+from data.stages.letterbox import picture_box
 from data.stages.sandbox import Limits, Sandbox
-from data.work import UNIT_BYTES, Clip, FilteredError, Outcome, Source, Unit, clip_id
+from data.work import UNIT_BYTES, Clip, FilteredError, Options, Outcome, Source, Unit, clip_id
 from kling import storage
 from kling.errors import InputError, KlingError
 from kling.presets import ClipSpec
@@ -21,12 +25,15 @@ from kling.presets import ClipSpec
 # A file may be slower than the preset by so much; slower ones would need invented frames.
 _MIN_RATE = 0.9
 _VAL_SHARE = 20  # one source in so many is for validation
+_GAP_S, _GAP_STEPS = 0.5, 4.0  # a gap is longer than both: so many seconds, so many usual steps
+_STILL_PX = 640  # longer side of the still that text is looked for in, and that a captioner sees
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shot:
     times_s: list[float]  # of its frames, from the file's first frame
     interval_s: float  # between frames: how long the last one stands
+    box_px: tuple[int, int, int, int]  # of the stored picture, without letterbox bars
 
     @property
     def start_s(self) -> float:
@@ -37,25 +44,35 @@ class _Shot:
         return self.times_s[-1] + self.interval_s / 2 - self.times_s[0]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """One clip to be: the times of its frames and the part of the picture it shows."""
+
+    times_s: list[float]
+    box_px: tuple[int, int, int, int]
+
+
 class Reader:
     """Turns sources into units. Holds a decoder process; one reader a worker."""
 
-    def __init__(self, spec: ClipSpec, limits: Limits):
+    def __init__(self, spec: ClipSpec, limits: Limits, options: Options | None = None):
         self._spec, self._limits, self._sandbox = spec, limits, Sandbox(limits)
+        self._options = options or Options()
+        self._uncut: list[str] = []  # why originals of the source at hand could not be kept
 
     def __call__(self, source: Source) -> Iterator[Unit]:
         """Yields the source's units in order; the last carries the outcome. Never raises on account of the file."""
         started = time.perf_counter()
         outcome = Outcome(source=source.name, fingerprint=source.fingerprint, state="done")
-        stage, index = "read", 0
+        stage, index, self._uncut = "read", 0, []
         try:
             with _local_copy(source, self._limits.max_file_bytes) as path:
                 sidecar = storage.read_bytes(source.sidecar).decode() if source.sidecar else None
                 stage = "decode"
-                scan = self._sandbox.scan(path)
+                scan = self._sandbox.scan(path, thumbs=self._options.shots == "transnet")
                 outcome = replace(outcome, duration_s=scan["times_s"][-1], warnings=_warnings(scan))
                 stage = "shots"
-                shots = _shots(scan, whole=sidecar is not None)
+                shots = _shots(scan, self._options.shots, whole=sidecar is not None)
                 plans = [plan for shot in shots for plan in _clips(shot, self._spec)]
                 if sidecar is not None:
                     plans = plans[:1]  # the ground truth begins with the file's first frame
@@ -72,7 +89,7 @@ class Reader:
                 outcome = replace(outcome, num_units=len(groups))
                 for index, group in enumerate(groups):
                     clips = self._decode(source, path, scan, group, index * size)
-                    last = outcome if index == len(groups) - 1 else None
+                    last = self._told(outcome) if index == len(groups) - 1 else None
                     now = time.perf_counter()
                     seconds = {"read": now - started}
                     yield Unit(source=source, index=index, clips=clips, sidecar=sidecar, outcome=last, seconds=seconds)
@@ -89,24 +106,24 @@ class Reader:
         seconds = {"read": time.perf_counter() - started}
         yield Unit(source=source, index=index, clips=[], outcome=outcome, seconds=seconds)
 
-    def _decode(
-        self, source: Source, path: str, scan: dict[str, Any], plans: list[list[float]], first: int
-    ) -> list[Clip]:
+    def _decode(self, source: Source, path: str, scan: dict[str, Any], plans: list[_Plan], first: int) -> list[Clip]:
+        wants_still = self._options.overlay_text or self._options.caption_model
         request = {
-            "clips": plans,
+            "clips": [plan.times_s for plan in plans],
+            "boxes_px": [plan.box_px for plan in plans],
+            "still_px": _STILL_PX if wants_still else 0,
             "width_px": self._spec.width_px,
             "height_px": self._spec.height_px,
-            "bars_px": (0, 0, 0, 0),
             **{name: scan[name] for name in ("zero_s", "invented_times", "rotation_deg", "sample_aspect")},
         }
         try:
-            pictures = self._sandbox.frames(path, request)
+            pictures, stills = self._sandbox.frames(path, request)
             lost = "decode: its frames could not be decoded a second time"
         except InputError as error:
-            pictures, lost = [None] * len(plans), f"decode: {error.what}"
+            pictures, stills, lost = [None] * len(plans), [None] * len(plans), f"decode: {error.what}"
         clips = []
-        for offset, (times, pixels) in enumerate(zip(plans, pictures, strict=True)):
-            start_s, end_s = times[0], times[0] + self._spec.num_frames / self._spec.fps
+        for offset, (plan, pixels, still) in enumerate(zip(plans, pictures, stills, strict=True)):
+            start_s, end_s = plan.times_s[0], plan.times_s[0] + self._spec.num_frames / self._spec.fps
             clip = Clip(
                 clip_id=clip_id(source.name, start_s, end_s),
                 index=first + offset,
@@ -114,12 +131,40 @@ class Reader:
                 end_s=end_s,
                 split=_split(source.name),
                 pixels=pixels,  # type: ignore[arg-type] - None only on a failed clip, which no stage opens
+                crop_px=plan.box_px,
+                still=still,
                 failed=lost if pixels is None else None,
             )
-            clip.scores["source_width_px"] = float(scan["width_px"])
-            clip.scores["source_height_px"] = float(scan["height_px"])
+            clip.scores |= _of_the_file(scan, clip)
+            if self._options.keep_original and clip.failed is None:
+                self._cut(path, scan, clip)
             clips.append(clip)
         return clips
+
+    def _cut(self, path: str, scan: dict[str, Any], clip: Clip) -> None:
+        """The clip's packets as they are, if its first frame is a key frame (that of a shot nearly always is)."""
+        starts = {scan["times_s"][index] for index in scan["key_frames"]}
+        if clip.start_s not in starts or scan["invented_times"]:
+            return
+        try:
+            clip.original = self._sandbox.original(path, start_s=clip.start_s, end_s=clip.end_s, zero_s=scan["zero_s"])
+        except InputError as error:
+            self._uncut.append(error.what)
+
+    def _told(self, outcome: Outcome) -> Outcome:
+        if not self._uncut:
+            return outcome
+        warning = f"{len(self._uncut)} originals could not be kept ({self._uncut[0]})"
+        return replace(outcome, warnings=(*outcome.warnings, warning))
+
+
+def _of_the_file(scan: dict[str, Any], clip: Clip) -> dict[str, float]:
+    """Scores that only the source can tell: the pixels are of another size by now."""
+    times = scan["times_s"]
+    moved = scan["coded_motion"][bisect_left(times, clip.start_s) : bisect_left(times, clip.end_s)]
+    known = [value for value in moved if value is not None]
+    scores = {"source_width_px": float(scan["width_px"]), "source_height_px": float(scan["height_px"])}
+    return scores | ({"coded_motion": float(np.mean(known))} if known else {})
 
 
 @contextlib.contextmanager
@@ -169,26 +214,57 @@ def _warnings(scan: dict[str, Any]) -> tuple[str, ...]:
         found.append(f"cut after {len(scan['times_s'])} frames (the limit)")
     elif declared and abs(declared - last) > max(1.0, 0.1 * last):
         found.append(f"the header says {declared:.1f} s, {last:.1f} s can be decoded")
+    if num_gaps := len(_gaps(scan["times_s"])):
+        found.append(f"{num_gaps} gaps in time; no clip crosses one")
+    if scan["num_interlaced"] > len(scan["times_s"]) / 2:
+        found.append("interlaced; the first field of each picture was used")
     if scan["invented_times"]:
         found.append("frames without usable time stamps; the average rate was used")
     return tuple(found)
 
 
-def _shots(scan: dict[str, Any], whole: bool) -> list[_Shot]:
-    times = scan["times_s"]
-    cuts = [] if whole else [cut for cut in scan["cuts"] if 0 < cut < len(times)]
-    bounds = [0, *cuts, len(times)]
+def _interval(times: list[float]) -> float:
+    """Usual time between frames; 0 for a single frame."""
     steps = sorted(b - a for a, b in pairwise(times))
-    interval = steps[len(steps) // 2] if steps else 0.0
-    return [_Shot(times_s=times[a:b], interval_s=interval) for a, b in pairwise(bounds)]
+    return steps[len(steps) // 2] if steps else 0.0
 
 
-def _clips(shot: _Shot, spec: ClipSpec) -> list[list[float]]:
-    """Frame times of each clip that fits in the shot, one after the other without overlap."""
+def _gaps(times: list[float]) -> list[int]:
+    """Frames before which so much time is missing that something was lost."""
+    most = max(_GAP_S, _GAP_STEPS * _interval(times))
+    return [i for i in range(1, len(times)) if times[i] - times[i - 1] > most]
+
+
+def _shots(scan: dict[str, Any], detector: str, whole: bool) -> list[_Shot]:
+    """A clip with ground truth (``whole``) is one shot, and nothing is cut off its pictures."""
+    times = scan["times_s"]
+    if whole:
+        bounds = [(0, len(times))]
+    elif detector == "transnet":
+        bounds = transnet.shot_bounds(scan["thumbs"])
+    else:
+        bounds = list(pairwise([0, *(cut for cut in scan["cuts"] if 0 < cut < len(times)), len(times)]))
+    if not whole:
+        gaps = _gaps(times)
+        inside = [sorted({a, *(gap for gap in gaps if a < gap < b), b}) for a, b in bounds]
+        bounds = [pair for edges in inside for pair in pairwise(edges)]
+    interval, samples, shots = _interval(times), np.array(scan["samples"]), []
+    for first, end in bounds:
+        box = 0, 0, scan["width_px"], scan["height_px"]
+        inside = (samples >= first) & (samples < end)
+        if not whole and inside.any():
+            box = picture_box(scan["rows"][inside], scan["columns"][inside])
+        shots.append(_Shot(times_s=times[first:end], interval_s=interval, box_px=box))
+    return shots
+
+
+def _clips(shot: _Shot, spec: ClipSpec) -> list[_Plan]:
+    """Each clip that fits in the shot, one after the other without overlap."""
     span, step = (spec.num_frames - 1) / spec.fps, spec.num_frames / spec.fps
     clips, start = [], shot.start_s
     while start + span <= shot.start_s + shot.length_s + 1e-6:
-        clips.append([_nearest(shot.times_s, start + i / spec.fps) for i in range(spec.num_frames)])
+        times = [_nearest(shot.times_s, start + i / spec.fps) for i in range(spec.num_frames)]
+        clips.append(_Plan(times_s=times, box_px=shot.box_px))
         start += step
     return clips
 
@@ -199,12 +275,13 @@ def _nearest(times: list[float], wanted: float) -> float:
     return min(near, key=lambda t: (abs(t - wanted), t))
 
 
-def _refuse(scan: dict[str, Any], plans: list[list[float]], spec: ClipSpec) -> None:
+def _refuse(scan: dict[str, Any], plans: list[_Plan], spec: ClipSpec) -> None:
     """Raises FilteredError when the source gives no clip, and says why."""
     times = scan["times_s"]
     if len(times) == 1:
         raise FilteredError("a single frame")
-    rate = (len(times) - 1) / max(times[-1], 1e-6)
+    lost = sum(times[i] - times[i - 1] for i in _gaps(times))
+    rate = (len(times) - 1 - len(_gaps(times))) / max(times[-1] - lost, 1e-6)
     if rate < _MIN_RATE * spec.fps:
         raise FilteredError(f"{rate:.1f} frames a second, below the {spec.fps} of the preset")
     if not plans:

@@ -3,14 +3,14 @@
 import cv2
 import numpy as np
 
-from data.work import Clip
-from kling.quality import camera, motion, picture, semantic, stillness, temporal, total
+from data.work import Clip, Options
+from kling.quality import camera, motion, overlay, picture, semantic, stillness, temporal, total
 from kling.shapes import Frames
 
 _EMBEDDER = semantic.PixelStatistics()
 
 
-def score_clip(clip: Clip) -> None:
+def score_clip(clip: Clip, options: Options | None = None) -> None:
     """Add the clip's scores by name (docs/curation.md lists them)."""
     cv2.setNumThreads(1)  # workers share the cores already; and sums stay the same on every machine
     frames = clip.pixels
@@ -22,8 +22,12 @@ def score_clip(clip: Clip) -> None:
         clip.scores[name] = getattr(pictures, name)
     for name in ("total", "motion", "tracking", "semantic", "fidelity", "detail"):
         clip.scores[name] = getattr(whole, name)
-    for name in ("pan", "tilt", "zoom", "roll", "fit"):
+    for name in ("pan", "tilt", "zoom", "roll", "fit", "perspective"):
         clip.scores[f"camera_{name}"] = getattr(seen, name)
+    if options is not None and options.overlay_text:
+        if clip.still is None:
+            raise ValueError("no still to look for text in")
+        clip.scores["text_share"] = overlay.text_share(clip.still)
     clip.scores |= {
         "speed": moved.speed,
         "moving_share": moved.moving_share,

@@ -2,7 +2,8 @@
 
 import json
 
-from data.work import Clip
+from data.stages.s5_ask import Captioner
+from data.work import Clip, Options
 from kling.quality import camera
 
 _CAMERA_JA = {
@@ -13,10 +14,14 @@ _CAMERA_JA = {
 }  # fmt: skip
 
 
-def caption_clip(clip: Clip) -> None:
-    """Measured labels, and an English and a Japanese template caption made of them, for footage without ground truth.
+def caption_clip(clip: Clip, captioner: Captioner | None = None, options: Options | None = None) -> None:
+    """Measured labels, and captions by the model or from a template, for footage without ground truth.
 
     Objects and actions are not among the labels: nothing here recognises them.
+
+    Raises:
+        ValueError: the model gives no caption, and templates were not allowed in its place.
+        ServiceError, ConfigError: see `Captioner`.
     """
     move = camera.name_of(*(clip.scores[f"camera_{name}"] for name in ("pan", "tilt", "zoom", "roll")))
     if clip.labels is None:
@@ -24,6 +29,12 @@ def caption_clip(clip: Clip) -> None:
         motion = _grade(clip.scores["speed"], 0.002, 0.02, ("little", "some", "much"))
         labels = {"scene": {"light": light, "motion": motion, "camera": move}, "objects": [], "actions": []}
         clip.labels = json.dumps({**labels, "origin": "measured"}, ensure_ascii=False, sort_keys=True)
+    if not clip.captions and captioner is not None:
+        try:
+            captioner(clip)
+        except ValueError:
+            if options is None or options.caption_fallback != "template":
+                raise
     if not clip.captions:
         scene = json.loads(clip.labels)["scene"]
         clip.captions = [

@@ -45,6 +45,8 @@ def commit_unit(unit: Unit, dataset: str, recipe: Recipe) -> None:
             video = io.BytesIO()
             write_mp4(video, clip.pixels, fps=recipe.spec.fps)
             storage.write_bytes(storage.join(dataset, video_path(clip.clip_id)), video.getvalue())
+            if clip.original is not None:
+                storage.write_bytes(storage.join(dataset, _original_path(clip.clip_id)), clip.original)
         failed = {clip.clip_id: clip.failed for clip in unit.clips if clip.failed is not None}
         table = pa.Table.from_pylist([_row(clip, unit.source, recipe) for clip in good], schema=shards.SCHEMA)
         table = table.replace_schema_metadata({_FAILED: json.dumps(failed), _SECONDS: json.dumps(unit.seconds)})
@@ -92,6 +94,10 @@ def video_path(clip_id: str) -> str:
     return f"clips/{clip_id[:2]}/{clip_id}.mp4"
 
 
+def _original_path(clip_id: str) -> str:
+    return f"originals/{clip_id[:2]}/{clip_id}.mkv"
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """The same table gives the same bytes."""
     out = io.BytesIO()
@@ -113,6 +119,8 @@ def _row(clip: Clip, source: Source, recipe: Recipe) -> dict:
         "num_frames": spec.num_frames,
         "fps": float(spec.fps),
         "video": video_path(clip.clip_id),
+        "crop_px": None if clip.crop_px is None else list(clip.crop_px),
+        "original": None if clip.original is None else _original_path(clip.clip_id),
         "captions": clip.captions,
         "latents": None if clip.latents is None else clip.latents.tobytes(),
         "latents_shape": None if clip.latents is None else list(clip.latents.shape),

@@ -37,23 +37,38 @@ class Sandbox:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
 
-    def scan(self, path: str) -> dict[str, Any]:
+    def scan(self, path: str, *, thumbs: bool = False) -> dict[str, Any]:
         """Times of all frames, cuts and the file's description (see `data.stages.decoder`).
+
+        ``rows`` and ``columns`` are luma profiles of the frames in ``samples``; ``thumbs`` (f 27 48 3) if asked for.
 
         Raises:
             InputError: nothing can be decoded, or a limit was hit; ``what`` is the reason for the ledger.
             FilteredError: the file is sound but of no use (sound only, pictures too large).
         """
-        return self._ask({"op": "scan", "path": path})[0]
+        answer, arrays = self._ask({"op": "scan", "path": path, "thumbs": thumbs})
+        return answer | dict(zip(("rows", "columns", "thumbs"), arrays, strict=False))
 
-    def frames(self, path: str, request: dict[str, Any]) -> list[np.ndarray | None]:
-        """Pixels of some clips (f h w 3 uint8 each); None for a clip whose frames cannot be decoded.
+    def frames(self, path: str, request: dict[str, Any]) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+        """Pixels of some clips (f h w 3 uint8 each) and their stills; None for a clip that cannot be decoded.
 
         Raises:
             InputError: as `scan`.
         """
         answer, arrays = self._ask({**request, "op": "frames", "path": path})
-        return [None if i in answer["missing"] else array for i, array in enumerate(arrays)]
+        num_clips = len(request["clips"])
+        pixels = [None if i in answer["missing"] else array for i, array in enumerate(arrays[:num_clips])]
+        stills: list[np.ndarray | None] = [still if still.size else None for still in arrays[num_clips:]]
+        return pixels, stills or [None] * num_clips
+
+    def original(self, path: str, *, start_s: float, end_s: float, zero_s: float) -> bytes:
+        """The source's own packets from the key frame at ``start_s``, as a Matroska file.
+
+        Raises:
+            InputError: as `scan`; also where Matroska cannot hold the codec.
+        """
+        request = {"op": "original", "path": path, "start_s": start_s, "end_s": end_s, "zero_s": zero_s}
+        return self._ask(request)[1][0].tobytes()
 
     def close(self) -> None:
         """End the process. The sandbox may be used again; it starts another."""

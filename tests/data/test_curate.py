@@ -77,11 +77,12 @@ def contents(dataset: Path) -> dict[str, bytes]:
     return {str(p.relative_to(dataset)): p.read_bytes() for p in files}
 
 
-def driver(ray_cluster, code: str, **env: str) -> subprocess.Popen:
-    """Another process that drives the session's cluster."""
+def driver(ray_cluster, code: str, hook: str = "", **env: str) -> subprocess.Popen:
+    """Another process that drives the session's cluster; ``hook`` ("module.function") runs first in its workers."""
     address = ray_cluster.get_runtime_context().gcs_address
-    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}
-    start = f"import ray; ray.init({address!r}, runtime_env={{'env_vars': {variables!r}}}, log_to_driver=False)\n"
+    environment: dict = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **env}}
+    environment |= {"worker_process_setup_hook": hook} if hook else {}
+    start = f"import ray; ray.init({address!r}, runtime_env={environment!r}, log_to_driver=False)\n"
     return subprocess.Popen(
         [sys.executable, "-c", start + code], cwd=ROOT, env={**os.environ, **env}, start_new_session=True
     )
@@ -179,6 +180,45 @@ curate(job({str(inputs)!r}, {str(dataset)!r}, {weights!r}), lambda done, total: 
 
 def _is_ours(process: psutil.Process) -> bool:
     return os.getpid() in [parent.pid for parent in process.parents()]
+
+
+def deadly_files() -> None:
+    """In a worker: scoring a clip of "score.mp4" and reading "read.mp4" end the process as a crashing library does."""
+    import data.pipeline as pipeline
+    from data.stages.s2_read import Reader
+
+    score, read = pipeline.score_clip, Reader.__call__
+
+    def score_or_die(clip, options):
+        if clip.scores["source_width_px"] == 98:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        score(clip, options)
+
+    def read_or_die(self, source):
+        if source.name.endswith("read.mp4"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        yield from read(self, source)
+
+    pipeline.score_clip, Reader.__call__ = score_or_die, read_or_die
+
+
+@pytest.mark.slow
+def test_a_file_on_which_workers_die_is_set_aside(tmp_path, ray_cluster):
+    """Not retried for ever: failed(stage, error), and its neighbours are done."""
+    inputs, dataset = tmp_path / "raw", tmp_path / "set"
+    inputs.mkdir()
+    for name, width in (("a", 64), ("read", 64), ("score", 98), ("z", 64)):
+        write(inputs / f"{name}.mp4", moving(20, width))
+    code = f"""
+from data.pipeline import curate
+from tests.data.test_curate import job
+curate(job({str(inputs)!r}, {str(dataset)!r}), lambda done, total: None)
+"""
+    assert driver(ray_cluster, code, hook="tests.data.test_curate.deadly_files").wait(timeout=300) == 0
+    told = {o.source: (o.state, o.stage, o.reason) for o in read_ledger(str(dataset))}
+    assert told["raw/read.mp4"] == ("failed", "read", "the worker died 3 times on it")
+    assert told["raw/score.mp4"] == ("failed", "score", "all 1 clips failed: the worker died 3 times on it")
+    assert told["raw/a.mp4"][0] == told["raw/z.mp4"][0] == "done"
 
 
 @pytest.mark.slow

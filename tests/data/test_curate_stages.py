@@ -145,3 +145,19 @@ def test_a_larger_preset_gives_larger_clips(tmp_path):
     (source,) = list_sources((str(tmp_path / "v.mp4"),))
     (unit,) = Reader(ClipSpec(width_px=208, height_px=112, num_frames=49, fps=16), Limits())(source)
     assert unit.clips[0].pixels.shape == (49, 112, 208, 3)
+
+
+def test_things_that_move_by_themselves_are_not_camera_motion():
+    """A pan to the right over a world in which a quarter of the picture goes the other way."""
+    rng = np.random.default_rng(0)
+    world = cv2.GaussianBlur(rng.integers(0, 255, (160, 400, 3), np.uint8), (0, 0), 2.5)
+    world = cv2.normalize(world, None, 0, 255, cv2.NORM_MINMAX)
+    other = world[::-1, ::-1].copy()
+    frames = []
+    for i in range(17):
+        frame = world[16:144, 100 + 2 * i : 228 + 2 * i].copy()
+        frame[40:104, 30:94] = other[40:104, 200 - 3 * i : 264 - 3 * i]
+        frames.append(frame)
+    found = camera.measure(np.stack(frames))
+    assert found.name == "pan right" and found.pan == pytest.approx(2 / 128, rel=0.1)
+    assert 0.5 < found.fit < 0.9, "the share of the background"

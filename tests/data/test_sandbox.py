@@ -82,9 +82,10 @@ def test_long_files_are_read_from_a_seek_and_give_the_same_frames(tmp_path):
     assert len(clips) == 23
     times = scan["times_s"][17 * 20 : 17 * 21]
     assert times[0] > 20
-    request = {"clips": [times], "width_px": 64, "height_px": 64, "bars_px": (0, 0, 0, 0)}
+    request = {"clips": [times], "width_px": 64, "height_px": 64, "still_px": 0,
+               "boxes_px": [(0, 0, 64, 64)]}  # fmt: skip
     request |= {name: scan[name] for name in ("zero_s", "invented_times", "rotation_deg", "sample_aspect")}
-    (alone,) = sandbox.frames(str(tmp_path / "v.mp4"), request)
+    (alone,), _ = sandbox.frames(str(tmp_path / "v.mp4"), request)
     assert (alone == clips[20].pixels).all()
     sandbox.close()
 
