@@ -1,6 +1,7 @@
 """`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest.
 
-`python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts.
+`python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts;
+`python -m train pack PRESET FOLDER... --out URI` puts parts of several weights folders into one.
 """
 
 import argparse
@@ -35,6 +36,12 @@ def main(arguments: list[str]) -> None:
 
         request = tyro.cli(bench.BenchRun, args=arguments[1:], prog="python -m train bench")
         print(json.dumps(bench.bench(request), indent=1))
+        return
+    if arguments[:1] == ["pack"]:
+        from . import pack
+
+        request = tyro.cli(pack.Pack, args=arguments[1:], prog="python -m train pack")
+        print("\n".join(pack.pack(request)))
         return
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")

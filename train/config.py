@@ -95,12 +95,14 @@ class VAERun:
     preset: Annotated[str, tyro.conf.Positional]
     data: str  # a curated data set (data curate --no-encode is enough), or a folder of mp4 files
     out: str  # local folder: weights/, checkpoints/, metrics.jsonl, samples/; an earlier run in it is continued
-    steps: int = 3000  # the length the learning rate's decay is made for
-    batch_size: int = 4  # clips
+    steps: int = 4000  # the length the learning rate's decay is made for
+    batch_size: int = 2  # whole clips a step, or as many frames in shorter cuts
+    image_steps: int = 1000  # first steps on single frames: space before time
     muon_lr: float = 0.02
     adam_lr: float = 1.5e-3
     gradient_weight: float = 1.0  # of the L1 distance of spatial gradients: edges, and so shape
-    kl_weight: float = 1e-4  # a latent element; small, the latents are normalised afterwards
+    square_weight: float = 2.0  # of the squared distance: an object that is missing counts more than a rough floor
+    kl_weight: float = 1e-6  # a latent element; small, the latents are normalised afterwards
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     evaluate_every: int = 100  # steps

@@ -26,6 +26,9 @@ class DiTConfig:
     image_dim: int | None = None  # width of CLIP image states (Wan 2.1 image-to-video only)
     eps: float = 1e-6
     window: int | None = 16  # latent frames a token sees to each side of itself, itself included; None: all of them
+    # What the last layer says: the velocity (Wan), or the clean latents, of which the velocity is then made. The second
+    # is easier for a narrow network: noise need not pass through it.
+    predicts: Literal["velocity", "clean"] = "velocity"
     object_slots: int = 8  # painted objects (trajectory control)
     control_width: int = 256  # width of the tokens that carry painted objects, camera and flow
     control_every: int = 4  # they are added at the input and again before every so many blocks

@@ -29,6 +29,7 @@ from kling.model.rope import rope_table, rotate
 from kling.shapes import Latents, Tokens
 
 _TIME_SCALE = 1000.0  # Wan counts diffusion time in thousandths
+_LEAST_TIME = 0.05  # where clean latents are predicted: below, their error would be divided by almost nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,13 @@ class DiT(nn.Module):
             )  # b f s d
         shift, scale = (self.out_modulation[:, None, None, None] + t).unbind(0)  # b f|1 1 d
         x = _modulate(x, shift, scale, self.config.eps)  # b f s d
-        return self._unpatch(self.patch_out(x), grid)  # b c f h w
+        out = self._unpatch(self.patch_out(x), grid)  # b c f h w
+        return out if self.config.predicts == "velocity" else self._velocity(latents, out, time)
+
+    def _velocity(self, noisy: Tensor, clean: Tensor, time: Tensor) -> Tensor:
+        """The velocity that leads from the noisy latents to the clean ones: (x_t - x_0) / t (arXiv:2511.13720)."""
+        t = rearrange(time, "b -> b 1 1 1 1") if time.ndim == 1 else rearrange(time, "b f -> b 1 f 1 1")
+        return (noisy[:, : self.config.out_channels] - clean) / t.clamp_min(_LEAST_TIME)
 
     def prepare(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from kling.errors import ConfigError
 from kling.model.config import DiTConfig
 
 
@@ -78,7 +79,15 @@ def to_wan(state: Mapping[str, Tensor], config: DiTConfig) -> Iterator[tuple[str
 
 
 def wan_config(config: DiTConfig) -> dict[str, object]:
-    """Arguments of diffusers' ``WanTransformer3DModel`` for the same sizes."""
+    """Arguments of diffusers' ``WanTransformer3DModel`` for the same sizes.
+
+    Raises:
+        ConfigError: a transformer that predicts clean latents; diffusers would take them for the velocity.
+    """
+    if config.predicts != "velocity":
+        raise ConfigError(
+            "Wan's transformer predicts the velocity", where=f"predicts={config.predicts}", fix="Export another preset"
+        )
     return {
         "patch_size": config.patch,
         "num_attention_heads": config.num_heads,

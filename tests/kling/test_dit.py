@@ -10,6 +10,7 @@ import kling.model.dit as dit_module
 from kling.errors import ConfigError
 from kling.model.config import DiTConfig
 from kling.model.dit import DiT
+from kling.model.wan import wan_config
 
 CONFIG = DiTConfig(num_layers=2, num_heads=2, head_dim=12, mlp_dim=48, in_channels=3, out_channels=3, text_dim=10)
 
@@ -126,6 +127,22 @@ def test_training_after_sampling_in_inference_mode(dit: DiT):
     trained = dit(latents, time, text)
     trained.sum().backward()
     torch.testing.assert_close(trained.detach(), sampled.clone(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("time", [torch.tensor([0.8]), torch.tensor([[0.0, 0.3, 0.9]])])
+def test_a_model_of_clean_latents_gives_the_velocity_that_leads_to_them(dit: DiT, time: torch.Tensor):
+    clean = DiT(replace(CONFIG, predicts="clean")).requires_grad_(False)
+    clean.load_state_dict(dit.state_dict())
+    latents, text = torch.randn(1, 3, 3, 4, 10), torch.randn(1, 5, 10)
+    said = dit(latents, time, text)
+    velocity = clean(latents, time, text)
+    assert velocity.isfinite().all()
+    t = time.reshape(1, 1, -1, 1, 1)
+    landed = latents - t * velocity
+    # Where t is above the least time, the step of length t lands on what the network said.
+    torch.testing.assert_close(*((x * (t > 0.05)) for x in (landed, said)), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="predicts the velocity"):
+        wan_config(clean.config)
 
 
 def test_the_model_stays_one_readable_file_without_ranks_or_devices():
