@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "data.select:command",
         'choose clips by stored scores: python -m data select DATASET --where "sharpness > 0.4" --out SELECTION',
     ),
+    "study": ("data.study:command", "false alarms on clean clips, and what is found of planted jumps and drifts"),
+    "bench": ("data.bench:command", "race the scoring against a plain OpenCV script"),
     "report": ("data.report:command", "a page about a data set: counts, scores, clips"),
 }
 

@@ -7,7 +7,9 @@ Drawn from the benchmark split, whose seeds no training sees. Half show a combin
 training never shows. Among many candidates those are taken that even out actions, camera moves and numbers of objects.
 """
 
+import io
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -42,6 +44,7 @@ class Options:
 
 
 def command(arguments: list[str]) -> int:
+    """The subcommand's body."""
     options = tyro.cli(Options, args=arguments, prog="python -m data bench-prompts", description=Options.__doc__)
     if options.out:
         rows = choose(options)
@@ -111,11 +114,9 @@ def _row(seed: int, graph: SceneGraph, held_out: bool) -> dict:
 
 def render(options: Options) -> int:
     """Clips and sidecars of the listed prompts, named by their ids; those that are there are kept."""
-    import os
-
     os.environ.setdefault("MUJOCO_GL", "osmesa")  # before anything imports MuJoCo
     from data.playground.clip import Format, make
-    from kling.media.video import encode_mp4
+    from kling.media.video import write_mp4
 
     rows = json.loads(storage.read_bytes(options.prompts))
     done = 0
@@ -125,7 +126,9 @@ def render(options: Options) -> int:
             continue
         frames, sidecar = make(row["seed"], Format())
         sidecar = sidecar.model_copy(update={"clip": f"{row['id']}.mp4"})
-        storage.write_bytes(storage.join(options.render, sidecar.clip), encode_mp4(frames, fps=sidecar.fps))
+        video = io.BytesIO()
+        write_mp4(video, frames, fps=sidecar.fps)
+        storage.write_bytes(storage.join(options.render, sidecar.clip), video.getvalue())
         storage.write_bytes(target, sidecar.model_dump_json().encode())
         done += 1
     return done
