@@ -21,7 +21,7 @@ from data.stages.s3_truth import take_truth
 from data.stages.s4_score import score_clip
 from data.stages.s5_ask import Captioner
 from data.stages.s5_caption import caption_clip
-from data.stages.s7_commit import commit_unit, finished_sources
+from data.stages.s7_commit import commit_unit, finished_sources, note_run
 from data.stages.s8_shard import write_shards
 from data.stages.sandbox import Limits
 from data.tries import Tries
@@ -74,12 +74,16 @@ def curate(
     todo = [source for source in sources if source.name not in finished]
     done = len(finished)
     on_progress(done, len(sources))
+    started = time.perf_counter()
     if todo:
         connect()
         for row in _rows(flow(job, todo, Tries())):
             done += row["finished"]
             on_progress(done, len(sources))
-    return write_shards(job.dataset, sources, job.recipe)
+    manifest = write_shards(job.dataset, sources, job.recipe)
+    if todo:
+        note_run(job.dataset, num_files=len(todo), seconds=time.perf_counter() - started)
+    return manifest
 
 
 def flow(job: Job, sources: list[Source], tries: Tries) -> ray_data.Dataset:

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from data.ledger import read_ledger
-from data.stages.s7_commit import read_seconds
+from data.stages.s7_commit import read_runs, read_seconds
 from data.work import Outcome
 from kling import shards, storage
 
@@ -78,7 +78,12 @@ def _speed(dataset: str, outcomes: list[Outcome], manifest: shards.Manifest, pri
     cost = total_s / 3600 * price_per_hour / max(hours, 1e-9)
     note = f"{hours * 3600:.0f} s of video; {total_s:.0f} core seconds; ${cost:.2f} a video hour "
     note += f"at ${price_per_hour} an hour a core"
-    return _table("Working time of each stage", rows) + f"<p>{note}</p>"
+    runs = []
+    for run in read_runs(dataset):
+        files, spent = run["num_files"], run["seconds"]
+        runs.append((f"{files:g} files", f"{spent:.1f} s", f"{files / spent:.2f} files a second"))
+    runs_table = _table("Whole runs, start to manifest", runs)
+    return _table("Working time of each stage", rows) + f"<p>{note}</p>" + runs_table
 
 
 def _histograms(rows: list[dict]) -> str:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from data.work import Clip, Options
-from kling.quality import camera, motion, overlay, picture, semantic, stillness, temporal, total
+from kling.quality import camera, motion, overlay, picture, semantic, stillness, temporal, total, tracking
 from kling.shapes import Frames
 
 _EMBEDDER = semantic.PixelStatistics()
@@ -14,10 +14,18 @@ def score_clip(clip: Clip, options: Options | None = None) -> None:
     """Add the clip's scores by name (docs/curation.md lists them)."""
     cv2.setNumThreads(1)  # workers share the cores already; and sums stay the same on every machine
     frames = clip.pixels
-    flow = motion.flows(motion.shrink(frames))
+    flow = motion.flows(motion.shrink(frames))  # everything that is used twice is measured once
     pictures, still = picture.measure(frames), stillness.measure(frames)
     moved, times = motion.measure(frames, flow), temporal.measure(frames, flow)
-    whole, seen = total.measure(frames, _EMBEDDER, flow), camera.measure(frames)
+    parts = total.Parts(
+        motion=moved,
+        tracking=tracking.measure(frames),
+        semantic=semantic.measure(frames, _EMBEDDER),
+        noise=pictures.noise,
+        num_frozen=len(still.frozen),
+        detail=total.detail(frames),
+    )
+    whole, seen = total.combine(parts, num_frames=len(frames)), camera.measure(frames)
     for name in ("sharpness", "blockiness", "noise", "brightness", "contrast", "clipped", "colorfulness"):
         clip.scores[name] = getattr(pictures, name)
     for name in ("total", "motion", "tracking", "semantic", "fidelity", "detail"):

@@ -144,3 +144,15 @@ def read_seconds(dataset: str) -> dict[str, float]:
             for stage, spent in json.loads(notes.get(_SECONDS, b"{}")).items():
                 total[stage] = total.get(stage, 0.0) + spent
     return total
+
+
+def note_run(dataset: str, *, num_files: int, seconds: float) -> None:
+    """Wall time of a run that came to its end, start of the cluster included; for the report."""
+    runs = [*read_runs(dataset), {"num_files": num_files, "seconds": round(seconds, 3)}]
+    storage.write_bytes(storage.join(dataset, "work", "runs.json"), json.dumps(runs).encode())
+
+
+def read_runs(dataset: str) -> list[dict[str, float]]:
+    """``num_files`` and ``seconds`` of each run that came to its end; none when the work folder is gone."""
+    where = storage.join(dataset, "work", "runs.json")
+    return json.loads(storage.read_bytes(where)) if storage.exists(where) else []

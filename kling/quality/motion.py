@@ -5,6 +5,7 @@ Kroeger et al. 2016, arXiv:1603.03590). Flow is computed on pictures of at most 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -56,11 +57,16 @@ def flows(grey: np.ndarray) -> np.ndarray:
 
 def warp(picture: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Look up ``picture`` (of the later frame) where ``flow`` says the earlier frame's pixels went."""
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = _grid(*flow.shape[:2])
     return cv2.remap(
         picture, x + flow[..., 0], y + flow[..., 1], interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+
+
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return x, y
 
 
 def _slope(picture: np.ndarray) -> float:

@@ -4,12 +4,15 @@ All work on luma (ITU-R BT.601, 0..255). None of them says whether a clip is *go
 applied later.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from kling.shapes import Frames
+
+_MOST_CHANNELS = 256  # OpenCV takes pictures of up to 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +37,24 @@ def luma(frames: Frames) -> np.ndarray:
 def measure(frames: Frames) -> PictureQuality:
     """Measure every frame and average."""
     grey = luma(frames)
-    sharp = tuple(sharpness(picture) for picture in grey)
+    sharp = tuple(float(v) for v in np.log10(1 + filtered(cv2.Laplacian, grey, cv2.CV_32F).var(axis=(0, 1))))
     return PictureQuality(
         sharpness=float(np.mean(sharp)),
         sharpness_frames=sharp,
-        blockiness=float(np.mean([blockiness(picture) for picture in grey])),
-        noise=float(np.mean([noise(picture) for picture in grey])),
+        blockiness=float(np.mean(blockiness_frames(grey))),
+        noise=float(np.mean(noise_frames(grey))),
         brightness=float(grey.mean() / 255),
-        contrast=float(np.mean([picture.std() for picture in grey]) / 255),
+        contrast=float(grey.std(axis=(1, 2)).mean() / 255),
         clipped=float(((grey <= 2) | (grey >= 253)).mean()),
         colorfulness=float(np.mean([_colorfulness(frame) for frame in frames])),
     )
+
+
+def filtered(work: Callable[..., np.ndarray], grey: np.ndarray, *args) -> np.ndarray:
+    """An OpenCV filter over all frames in one call: f h w are h w pictures of f channels. Returns h w f."""
+    stacks = [grey[i : i + _MOST_CHANNELS] for i in range(0, len(grey), _MOST_CHANNELS)]
+    done = [work(np.ascontiguousarray(np.moveaxis(stack, 0, -1)), *args) for stack in stacks]
+    return np.concatenate([np.atleast_3d(part) for part in done], axis=-1)
 
 
 def sharpness(grey: np.ndarray) -> float:
@@ -53,25 +63,35 @@ def sharpness(grey: np.ndarray) -> float:
 
 
 def blockiness(grey: np.ndarray, grid_px: int = 8) -> float:
-    """Mean luma step across the lines of the coding grid over the mean step elsewhere; 1 when there is no grid."""
+    """Of one picture (h w): see `blockiness_frames`."""
+    return float(blockiness_frames(grey[None], grid_px)[0])
+
+
+def blockiness_frames(grey: np.ndarray, grid_px: int = 8) -> np.ndarray:
+    """f: mean luma step across the lines of the coding grid over the mean step elsewhere; 1 when there is no grid."""
     ratios = []
-    for picture in (grey, grey.T):
-        steps = np.abs(np.diff(picture, axis=1)).mean(axis=0)
-        on_grid = (np.arange(len(steps)) + 1) % grid_px == 0
+    for clip in (grey, grey.transpose(0, 2, 1)):
+        steps = np.abs(np.diff(clip, axis=2)).mean(axis=1)
+        on_grid = (np.arange(steps.shape[1]) + 1) % grid_px == 0
         if on_grid.any() and not on_grid.all():
-            ratios.append((steps[on_grid].mean() + 0.5) / (steps[~on_grid].mean() + 0.5))
-    return float(np.mean(ratios)) if ratios else 1.0
+            ratios.append((steps[:, on_grid].mean(axis=1) + 0.5) / (steps[:, ~on_grid].mean(axis=1) + 0.5))
+    return np.mean(ratios, axis=0) if ratios else np.ones(len(grey))
 
 
 def noise(grey: np.ndarray) -> float:
-    """Standard deviation of the noise in one picture, grey levels.
+    """Of one picture (h w): see `noise_frames`."""
+    return float(noise_frames(grey[None])[0])
+
+
+def noise_frames(grey: np.ndarray) -> np.ndarray:
+    """f: standard deviation of the noise in each picture (f h w), grey levels.
 
     J. Immerkaer, "Fast Noise Variance Estimation", CVIU 64 (1996): the response to a mask blind to constant, linear and
     most edge structure; the median, so that texture weighs less than in the paper's mean.
     """
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    response = np.abs(cv2.filter2D(grey, cv2.CV_32F, mask))[1:-1, 1:-1]
-    return float(np.median(response) / (6 * 0.6745)) if response.size else 0.0
+    response = np.abs(filtered(cv2.filter2D, grey, cv2.CV_32F, mask))[1:-1, 1:-1]
+    return np.median(response, axis=(0, 1)) / (6 * 0.6745) if response.size else np.zeros(len(grey))
 
 
 def _colorfulness(frame: np.ndarray) -> float:

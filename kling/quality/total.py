@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from kling.quality import motion, semantic, stillness, tracking
-from kling.quality.picture import luma, noise
+from kling.quality.picture import filtered, luma, noise_frames
 from kling.shapes import Frames
 
 WEIGHTS = {"motion": 0.4, "tracking": 0.3, "semantic": 0.3}
@@ -31,35 +31,64 @@ class Total:
     detail: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the total is made of, measured once."""
+
+    motion: motion.Motion
+    tracking: tracking.Tracking
+    semantic: semantic.Coherence
+    noise: float
+    num_frozen: int
+    detail: float
+
+
 def measure(frames: Frames, embedder: semantic.Embedder, flow: np.ndarray | None = None) -> Total:
     """Measure a clip; ``flow`` as in `kling.quality.motion.measure`."""
-    crisp = detail(frames)
-    clean = 1 / (1 + (float(np.mean([noise(grey) for grey in luma(frames)])) / _NOISE) ** 2)
-    fidelity = min(1.0, crisp / _CRISP) * clean
-    fidelity *= 1 - len(stillness.measure(frames).frozen) / max(1, len(frames) - 1)
-    parts = {
-        "motion": motion.measure(frames, flow).consistency * fidelity,
-        "tracking": tracking.measure(frames).score * fidelity,
-        "semantic": semantic.measure(frames, embedder).score * fidelity,
+    grey = luma(frames)
+    parts = Parts(
+        motion=motion.measure(frames, flow),
+        tracking=tracking.measure(frames),
+        semantic=semantic.measure(frames, embedder),
+        noise=float(noise_frames(grey).mean()),
+        num_frozen=len(stillness.measure(frames).frozen),
+        detail=float(detail_frames(grey).mean()),
+    )
+    return combine(parts, num_frames=len(frames))
+
+
+def combine(parts: Parts, num_frames: int) -> Total:
+    """The total of what was measured already."""
+    fidelity = min(1.0, parts.detail / _CRISP) / (1 + (parts.noise / _NOISE) ** 2)
+    fidelity *= 1 - parts.num_frozen / max(1, num_frames - 1)
+    weighted = {
+        "motion": parts.motion.consistency * fidelity,
+        "tracking": parts.tracking.score * fidelity,
+        "semantic": parts.semantic.score * fidelity,
     }
-    total = sum(WEIGHTS[name] * value for name, value in parts.items())
-    return Total(total=total, fidelity=fidelity, detail=crisp, **parts)
+    total = sum(WEIGHTS[name] * value for name, value in weighted.items())
+    return Total(total=total, fidelity=fidelity, detail=parts.detail, **weighted)
 
 
 def detail(frames: Frames) -> float:
-    """0 (nothing but blur) to 1: how much of the pictures' variation a further blur would take away.
+    """Mean over frames of `detail_frames`."""
+    return float(detail_frames(luma(frames)).mean())
+
+
+def detail_frames(grey: np.ndarray) -> np.ndarray:
+    """f: 0 (nothing but blur) to 1: how much of a picture's variation a further blur would take away.
 
     Crete et al. 2007 ("The blur effect", SPIE 6492), after a slight blur that takes the grain away; content matters
-    little, since it is compared with itself. Mean over frames.
+    little, since it is compared with itself.
+
+    Args:
+        grey: f h w, 0..255.
     """
-    return float(np.mean([_detail(grey) for grey in luma(frames)]))
-
-
-def _detail(grey: np.ndarray) -> float:
-    smooth = cv2.GaussianBlur(grey, (0, 0), 0.7)
-    kept = []
+    smooth, kept = filtered(cv2.GaussianBlur, grey, (0, 0), 0.7), []
     for axis, size in ((0, (1, 7)), (1, (7, 1))):
         before = np.abs(np.diff(smooth, axis=axis))
-        after = np.abs(np.diff(cv2.blur(smooth, size), axis=axis))
-        kept.append(np.maximum(0, before - after).sum() / max(1e-3, before.sum()))
-    return float(min(kept)) if grey.std() > 1 else 0.0
+        again = filtered(cv2.blur, np.moveaxis(smooth, -1, 0), size)
+        after = np.abs(np.diff(again, axis=axis))
+        lost = np.maximum(0, before - after).sum(axis=(0, 1))
+        kept.append(lost / np.maximum(1e-3, before.sum(axis=(0, 1))))
+    return np.where(grey.std(axis=(1, 2)) > 1, np.minimum(*kept), 0.0)

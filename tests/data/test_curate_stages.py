@@ -16,7 +16,7 @@ from data.stages.s2_read import Reader
 from data.stages.s3_truth import take_truth
 from data.stages.s4_score import score_clip
 from data.stages.s5_caption import caption_clip
-from data.stages.s7_commit import commit_unit
+from data.stages.s7_commit import commit_unit, note_run
 from data.stages.s8_shard import write_shards
 from data.stages.sandbox import Limits
 from data.work import Recipe
@@ -117,7 +117,9 @@ def test_a_re_encoded_copy_is_a_duplicate_and_other_footage_is_not(tmp_path):
     scores = {row["source"]: dict(row["scores"]) for row in rows}
     pristine, distorted = scores["raw/carphone_pristine.mp4"], scores["raw/carphone_distorted.mp4"]
     assert pristine["total"] > distorted["total"], "the distorted copy must not win"
+    note_run(str(tmp_path / "set"), num_files=3, seconds=6.0)
     text = page(str(tmp_path / "set"), 0.1)
+    assert "0.50 files a second" in text
     assert "Best clips" in text and text.count("<video") == 2 * len(rows) and "core seconds" in text
 
 
