@@ -16,8 +16,8 @@ from kling.shapes import Frames
 
 _SMALL_PX = 32
 _WINDOW = 4  # steps to each side that a step is compared with
-_STANDS_OUT = 2.2  # times the typical step around it
-_FLOOR = 1.5  # grey levels: below this no step is a jump
+_STANDS_OUT = 1.6  # times the typical step around it
+_FLOOR = 1.0  # grey levels: below this no step is a jump
 _CELLS = 4  # drift is measured in 4x4 parts of the picture
 _PLACES = 8  # as many of them count as independent: neighbours change alike
 _CODING = 0.25  # grey levels by which coding noise may shift a cell over a clip
@@ -73,28 +73,40 @@ def measure(frames: Frames, flow: np.ndarray | None = None) -> Temporal:
         mean=float(similarity.mean()) if similarity.size else 1.0,
         trend=linear_trend(similarity),
         drift=drift(frames, flow),
-        critical=critical_points(steps),
+        critical=critical_points(_parts(small)),
         flicker=float(flicker.mean()) if flicker.size else 0.0,
         flicker_frames=tuple(float(f) for f in flicker),
     )
 
 
-def critical_points(steps: np.ndarray) -> tuple[int, ...]:
-    """Frames whose step from the frame before stands out from the steps around it.
+def critical_points(parts: np.ndarray) -> tuple[int, ...]:
+    """Frames whose step from the frame before stands out from the steps around it, in half of the picture or more.
+
+    Half of the picture, because a thing that is hit or comes into view is a large step in its own place, and no jump.
 
     Args:
-        steps: size of each step (frame i to i+1), grey levels.
+        parts: f-1 k: size of each step (frame i to i+1) in each part of the picture, grey levels.
 
     Returns:
         Indices of the frames after the step. Two jumps closer than two frames may be told as one.
     """
-    found = []
-    for i, step in enumerate(steps):
-        around = np.concatenate([steps[max(0, i - _WINDOW) : i], steps[i + 1 : i + 1 + _WINDOW]])
-        typical = float(np.median(around)) if around.size else 0.0
-        if step > _FLOOR and step > _STANDS_OUT * typical + 0.5:
+    found, whole = [], parts.mean(axis=1)
+    for i in range(len(parts)):
+        around = [j for j in range(max(0, i - _WINDOW), min(len(parts), i + 1 + _WINDOW)) if j != i]
+        typical = float(np.median(whole[around])) if around else 0.0
+        if whole[i] <= _FLOOR or whole[i] <= _STANDS_OUT * typical + 0.3:
+            continue
+        usual = np.median(parts[around], axis=0) if around else np.zeros(parts.shape[1])
+        if (parts[i] > 1.5 * usual + 1).mean() >= 0.5:
             found.append(i + 1)
     return tuple(found)
+
+
+def _parts(small: np.ndarray) -> np.ndarray:
+    """f-1 64: mean step of each eighth by eighth of the small pictures (f h w 3)."""
+    size = _SMALL_PX // 8
+    steps = np.abs(np.diff(small, axis=0)).mean(axis=-1)
+    return steps.reshape(len(steps), 8, size, 8, size).mean(axis=(2, 4)).reshape(len(steps), 64)
 
 
 def linear_trend(series: np.ndarray) -> Trend:
