@@ -44,7 +44,8 @@ class Grid:
 class Reach:
     """Which frames a token of frame i sees: every token of each frame j that passes both tests.
 
-    ``window`` w: |i - j| < w (w frames to each side, itself included). None: no limit.
+    ``window`` w: i - w // 2 <= j <= i + (w - 1) // 2, which is w frames in all, itself included (of 16: 8 before and 7
+    after). None: no limit.
     ``chunk`` c: chunk(j) <= chunk(i), chunks of c absolute frames (the first has ``first_chunk``, if that is given).
     None: the future is seen too.
 
@@ -56,6 +57,11 @@ class Reach:
     chunk: int | None = None
     first_chunk: int | None = None
     past: int = 0
+
+    def in_window(self, frame: int) -> tuple[int, int]:
+        """The frames [low, high) of a frame's window."""
+        assert self.window is not None
+        return frame - self.window // 2, frame + (self.window - 1) // 2 + 1
 
     def chunk_of(self, frame):
         """The chunk of an absolute frame (an int or a tensor of them)."""
@@ -75,7 +81,7 @@ class Reach:
         j = torch.arange(first - self.past, first + self.grid.frames)[None, :]
         allowed = torch.ones(i.shape[0], j.shape[1], dtype=torch.bool)
         if self.window is not None:
-            allowed &= (i - j).abs() < self.window
+            allowed &= (j >= i - self.window // 2) & (j <= i + (self.window - 1) // 2)
         if self.chunk is not None:
             allowed &= self.chunk_of(j) <= self.chunk_of(i)
         return allowed
@@ -173,8 +179,8 @@ def visible_spans(reach: Reach) -> list[tuple[int, int, int, int]]:
     start = origin - reach.past
     spans: list[tuple[int, int, int, int]] = []
     for frame in range(origin, end):
-        low = start if reach.window is None else max(start, frame - reach.window + 1)
-        high = end if reach.window is None else min(end, frame + reach.window)
+        low, high = (start, end) if reach.window is None else reach.in_window(frame)
+        low, high = max(start, low), min(end, high)
         if reach.chunk is not None:
             high = min(high, reach.chunk_end(frame))
         query, low, high = frame - origin, low - start, high - start

@@ -25,7 +25,7 @@ class DiTConfig:
     time_freq_dim: int = 256
     image_dim: int | None = None  # width of CLIP image states (Wan 2.1 image-to-video only)
     eps: float = 1e-6
-    window: int | None = 16  # latent frames a token sees to each side of itself, itself included; None: all of them
+    window: int | None = 16  # latent frames a token sees in all: itself, half before, the rest after; None: every one
     # What the last layer says: the velocity (Wan), or the clean latents, of which the velocity is then made. The second
     # is easier for a narrow network: noise need not pass through it.
     predicts: Literal["velocity", "clean"] = "velocity"

@@ -174,8 +174,8 @@ class DiT(nn.Module):
         return Grid(frames=counts[0], height=counts[1], width=counts[2], origin=origin)
 
     def new_memory(self) -> list[Memory]:
-        """Empty memory for a chunk-causal roll-out: what later frames can see, so at most window - 1 frames."""
-        keep = None if self.config.window is None else self.config.window - 1
+        """Empty memory for a chunk-causal roll-out: what later frames can see, so window // 2 frames."""
+        keep = None if self.config.window is None else self.config.window // 2
         return [Memory(keep_frames=keep) for _ in self.blocks]
 
     def _unpatch(self, x: Tensor, grid: Grid) -> Tensor:

@@ -155,8 +155,8 @@ def training_activation_bytes(
 
 
 def memory_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
-    """Keys and values that a chunk-causal roll-out keeps: those of ``window - 1`` frames, in every block."""
-    frames = work.grid.frames if config.window is None else min(work.grid.frames, config.window - 1)
+    """Keys and values that a chunk-causal roll-out keeps: those of ``window // 2`` frames, in every block."""
+    frames = work.grid.frames if config.window is None else min(work.grid.frames, config.window // 2)
     return 2 * config.num_layers * work.batch * frames * work.grid.frame_tokens * config.width * number_bytes
 
 

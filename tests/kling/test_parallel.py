@@ -66,8 +66,8 @@ CASES = {
         Case(heads=2, grid=(2, 1, 3)),  # a rank without a row
     ],
     4: [
-        Case(frames=4, window=4),  # the window spans two neighbours
-        Case(frames=4, window=6, chunk=2, time_per_frame=True),
+        Case(frames=4, window=7),  # the window spans two neighbours
+        Case(frames=4, window=8, chunk=2, time_per_frame=True),
         Case(frames=4, grid=(9, 2, 2), window=1),  # nothing to exchange
         Case(heads=4),
         Case(frames=2, heads=2, controls=True, batch=2),
@@ -274,11 +274,11 @@ def test_the_halo_does_not_grow_with_the_video_and_wins_when_it_is_long():
         reach = Reach(grid=layout.grid, window=16)
         return head_ranks * sum(layout.layer_bytes(r, reach, num_heads=8, head_dim=64) for r in range(frame_ranks))
 
-    halo = [bytes_of(f, frame_ranks=4, head_ranks=1) for f in (64, 128, 256)]
-    heads = [bytes_of(f, frame_ranks=1, head_ranks=4) for f in (64, 128, 256)]
-    assert halo[0] == halo[1] == halo[2]
-    assert heads[2] == 4 * heads[0]
-    assert halo[0] > heads[0] / 2 and halo[1] < heads[1]  # the slab of a rank must be longer than the window
+    halo = [bytes_of(f, frame_ranks=4, head_ranks=1) for f in (24, 64, 128, 256)]
+    heads = [bytes_of(f, frame_ranks=1, head_ranks=4) for f in (24, 64, 128, 256)]
+    assert halo[1] == halo[2] == halo[3]
+    assert heads[3] == 4 * heads[1]
+    assert halo[0] > heads[0] and halo[1] < heads[1] / 2  # the frames of a rank must be longer than the halo
 
 
 def test_impossible_meshes_are_refused():

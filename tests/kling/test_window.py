@@ -84,12 +84,12 @@ def test_the_model_with_a_window_equals_it_with_the_dense_mask(frames):
             assert (a - b).abs().max() < 1e-5 * max(1.0, b.abs().max().item())
 
 
-def test_a_window_as_long_as_the_clip_is_full_attention():
+def test_a_window_that_covers_the_clip_is_full_attention():
     torch.manual_seed(0)
     full = DiT(replace(SMALL, window=None))
     for p in full.parameters():
         torch.nn.init.normal_(p, std=0.2)
-    wide = DiT(replace(SMALL, window=5))
+    wide = DiT(replace(SMALL, window=9))  # 4 frames to each side
     wide.load_state_dict(full.state_dict())
     latents, text = torch.randn(1, 3, 5, 4, 4), torch.randn(1, 5, 10)
     assert torch.equal(full(latents, torch.rand(1).fill_(0.3), text), wide(latents, torch.tensor([0.3]), text))
@@ -104,8 +104,15 @@ def test_a_frame_further_away_than_the_window_has_no_influence_on_one_block():
     other[:, :, 0] += 1
     time = torch.tensor([0.5])
     change = (model(latents, time, text) - model(other, time, text)).abs().amax(dim=(0, 1, 3, 4))
-    assert (change[:3] > 0).all()  # frames 1 and 2 see frame 0
-    assert (change[3:] == 0).all()
+    assert (change[:2] > 0).all()  # frame 1 sees frame 0
+    assert (change[2:] == 0).all()
+
+
+@pytest.mark.parametrize(("window", "before", "after"), [(1, 0, 0), (2, 1, 0), (3, 1, 1), (16, 8, 7)])
+def test_a_window_counts_all_the_frames_that_a_token_sees(window, before, after):
+    sees = Reach(grid=Grid(frames=40, height=1, width=1), window=window).sees()
+    assert sees[20].nonzero().flatten().tolist() == list(range(20 - before, 20 + after + 1))
+    assert sees[20].sum() == window
 
 
 def attention_cost(frames: int, window: int | None, *, backward: bool) -> int:
