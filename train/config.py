@@ -104,6 +104,8 @@ class VAERun:
     square_weight: float = 2.0  # of the squared distance: an object that is missing counts more than a rough floor
     kl_weight: float = 1e-6  # a latent element; small, the latents are normalised afterwards
     ema: float = 0.998
+    start_from: str | None = None  # weights folder whose vae a new run starts from; None: random weights
+    freeze_encoder: bool = False  # latents stay what they are, for a DiT that was trained on them; the decoder learns
     checkpoint_minutes: float = 5.0
     evaluate_every: int = 100  # steps
     num_eval: int = 32  # held-out clips
@@ -112,6 +114,10 @@ class VAERun:
 
     def __post_init__(self):
         check_positive(self, "steps", "batch_size", "muon_lr", "adam_lr", "evaluate_every", "num_eval")
+        if self.freeze_encoder and not self.start_from:
+            raise ConfigError(
+                "a frozen encoder has to come from somewhere", where="--freeze-encoder", fix="Add --start-from WEIGHTS"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
