@@ -78,11 +78,11 @@ def _most(values: np.ndarray) -> float:
 def _goes(said: str, strength: dict[str, float], action: str) -> bool:
     if said in ("left", "right"):
         least = 0.02 if action == "topple" else 0.12
-        return strength[said] > least
+        return bool(strength[said] > least)
     if said in ("toward", "away"):
         sideways = abs(strength["left"])
-        return strength[said] > 0.12 and strength[said] > 0.7 * sideways
-    return strength[said] > 0.12
+        return bool(strength[said] > 0.12 and strength[said] > 0.7 * sideways)
+    return bool(strength[said] > 0.12)
 
 
 def _range(path: Path) -> float:

@@ -56,7 +56,7 @@ class Evaluation:
     @property
     def obeys(self) -> bool | None:
         """Whether the clip obeys the laws of motion; None: nothing to judge."""
-        return None if self.measures.lawful is None else self.measures.lawful >= compliance.LAWFUL_CLIP
+        return None if self.measures.lawful is None else bool(self.measures.lawful >= compliance.LAWFUL_CLIP)
 
 
 def evaluate(frames: Frames, graph: SceneGraph, *, fps: float) -> Evaluation:

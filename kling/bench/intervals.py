@@ -26,7 +26,10 @@ def share(values: Sequence[bool]) -> Share:
     n = len(values)
     if not n:
         return Share(value=float("nan"), low=0.0, high=1.0, n=0)
-    p = sum(map(bool, values)) / n
+    return _wilson(sum(map(bool, values)) / n, n)
+
+
+def _wilson(p: float, n: int) -> Share:
     middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
     return Share(value=p, low=float(max(0.0, min(p, middle - half))), high=float(min(1.0, max(p, middle + half))), n=n)
@@ -54,3 +57,15 @@ def bootstrap(
     index = np.random.default_rng(seed).integers(n, size=(draws, n))
     low, high = np.nanquantile(statistic(rows[index]), [0.025, 0.975])
     return Share(value=float(statistic(rows)), low=float(low), high=float(high), n=n)
+
+
+def clustered(groups: Sequence[Sequence[bool]]) -> Share:
+    """The share of right results over several per clip, with the interval of as many results as there are clips.
+
+    Results of one clip go together, so each clip counts as one observation: at worst the interval is too wide.
+    """
+    groups = [group for group in groups if len(group)]
+    if not groups:
+        return share([])
+    p = sum(sum(map(bool, group)) for group in groups) / sum(map(len, groups))
+    return _wilson(p, len(groups))

@@ -75,4 +75,4 @@ def _verdict(node: ObjectNode, index: int | None, tracks: Sequence[Track]) -> Ob
 def _reads_as(track: Track, size: str) -> bool:
     """Small or large, of the two: what lies between goes to the nearer."""
     small, _, large = track.size_shares
-    return (small > large) == (size == "small")
+    return bool((small > large) == (size == "small"))
