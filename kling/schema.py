@@ -6,12 +6,15 @@ so that an older client can talk to a newer service.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from kling.scene.plan import ScenePlan
 
 API_PREFIX = "/kling/v1.6"
 MAX_PROMPT_CHARS = 2500
 MAX_BODY_BYTES = 8 * 2**20
 MAX_SEED = 2**32 - 1
+MAX_PLANNED = 64  # objects, events, camera keys of a plan
 
 # States never move back: queued > running > completed | failed | cancelled.
 State = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -30,6 +33,15 @@ def _readable(text: str) -> str:
 _READABLE = AfterValidator(_readable)
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_PROMPT_CHARS), _READABLE]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+# A PNG, JPEG or WebP file in base64, with or without "data:image/png;base64," before it. URLs are not fetched.
+Picture = Annotated[str, StringConstraints(min_length=16, max_length=MAX_BODY_BYTES)]
+
+
+def _bounded(plan: ScenePlan) -> ScenePlan:
+    for name, many in (("objects", plan.objects), ("events", plan.events), ("camera.keys", plan.camera.keys)):
+        if len(many) > MAX_PLANNED:
+            raise ValueError(f"{name}: at most {MAX_PLANNED}, got {len(many)}")
+    return plan
 
 
 class _Request(BaseModel):
@@ -40,12 +52,34 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+# As `kling.camera.moves.SIGNS` (a test compares them): that room needs numpy, and a client does not.
+_DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "static": ("",),
+    "dolly": ("in", "out", "left", "right"),
+    "crane": ("up", "down"),
+    "pan": ("left", "right"),
+    "tilt": ("up", "down"),
+    "roll": ("left", "right"),
+    "zoom": ("in", "out"),
+    "orbit": ("left", "right"),
+}
+
+
 class CameraControl(_Request):
     """One camera move for the whole clip, in the viewer's words ("orbit left")."""
 
     type: Literal["static", "dolly", "pan", "tilt", "zoom", "orbit", "crane", "roll"]
     direction: Literal["in", "out", "left", "right", "up", "down"] | None = None
     speed: Literal["slow", "fast"] | None = None
+    strength: Annotated[float, Field(gt=0, le=4)] = Field(default=1.0, description="times the usual speed")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "CameraControl":
+        known = _DIRECTIONS.get(self.type, ())
+        if (self.direction or "") not in known:
+            options = ", ".join(name or "none" for name in known)
+            raise ValueError(f"{self.type} goes {options}; not {self.direction or 'without a direction'}")
+        return self
 
 
 class VideoConfig(_Request):
@@ -60,7 +94,17 @@ class VideoConfig(_Request):
         default="standard", description="sampling steps: x0.5, x1, x2"
     )
     style: Annotated[str, StringConstraints(strip_whitespace=True, max_length=120), _READABLE] | None = None
-    camera_control: CameraControl | None = None
+    camera_control: CameraControl | bool | None = Field(
+        default=None,
+        description="a move; true: chosen from what happens; false: the camera does not condition the model; "
+        "left out: what the prompt says",
+    )
+    physics: bool = Field(
+        default=True, description="simulated trajectories condition the model; false: they do not, the text alone says"
+    )
+    understanding: bool = Field(
+        default=True, description="read the prompt into a scene; false: only a given plan or camera move is carried out"
+    )
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
         default=None, description="drawn at random when left out"
     )
@@ -71,7 +115,17 @@ class VideoConfig(_Request):
     steps: Annotated[int, Field(ge=1, le=200)] | None = Field(
         default=None, description="sampling steps; overrides quality"
     )
-    use_plan: bool = Field(default=True, description="decide what happens before drawing; false: text alone")
+    use_plan: bool = Field(
+        default=True, description="decide what happens before drawing; false: text alone, all three switches off"
+    )
+    realtime: bool = Field(
+        default=False, description="make the video chunk by chunk: frames leave while later ones are made"
+    )
+    target_ms_per_frame: Annotated[float, Field(ge=1, le=60_000)] | None = Field(
+        default=None,
+        description="with realtime: steps and size are adapted to hold this pace, so that the same seed need not give "
+        "the same video; the task's pace tells what was used",
+    )
     priority: Annotated[int, Field(ge=0, le=9)] = Field(default=5, description="9 goes first")
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = Field(
         default=None,
@@ -85,12 +139,30 @@ class GenerateRequest(_Request):
 
     prompt: Prompt
     config: VideoConfig = VideoConfig()
+    plan: Annotated[ScenePlan, AfterValidator(_bounded)] | None = Field(
+        default=None, description="what happens, instead of what the prompt says; see GET .../plan/{task_id}"
+    )
+    first_frame: Picture | None = Field(default=None, description="the video starts with this picture")
+    last_frame: Picture | None = Field(default=None, description="and ends with this one")
+    extend: Name | None = Field(
+        default=None, description="continue this completed task's video (its size and rate): the result holds both"
+    )
     callback_url: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
         default=None, description="told (signed, Standard Webhooks) when the task ends"
     )
     external_task_id: Name | None = Field(
         default=None, description="your own name for the task, unique among your tasks"
     )
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> "GenerateRequest":
+        if self.extend is not None and self.first_frame is not None:
+            raise ValueError("extend starts with the last frame of that video: leave out first_frame")
+        if self.config.target_ms_per_frame is not None and not self.config.realtime:
+            raise ValueError("config.target_ms_per_frame needs config.realtime")
+        if self.config.realtime and self.last_frame is not None:
+            raise ValueError("config.realtime makes each chunk from those before it: it cannot aim at a last_frame")
+        return self
 
 
 class Granted(_Answer):
@@ -128,6 +200,16 @@ class Progress(_Answer):
     fraction: float = 0.0  # 0..1, by predicted time
 
 
+class Pace(_Answer):
+    """How one chunk of a realtime task was made."""
+
+    num_frames: int
+    num_steps: int
+    width_px: int
+    height_px: int
+    ms_per_frame: float
+
+
 class VideoResult(_Answer):
     """What was made, and where it is."""
 
@@ -137,7 +219,8 @@ class VideoResult(_Answer):
     num_bytes: int
     sha256: str
     duration_s: float
-    num_frames: int
+    num_frames: int  # of the file: with the video that was extended
+    pace: tuple[Pace, ...] = ()  # realtime tasks: chunk by chunk
 
 
 class TaskProblem(_Answer):
@@ -167,6 +250,7 @@ class Task(_Answer):
     status_url: str = ""
     stream_url: str = ""
     events_url: str = ""
+    plan_url: str | None = None  # of the ScenePlan it is made from; None: text alone
 
     @property
     def done(self) -> bool:

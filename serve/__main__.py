@@ -30,7 +30,8 @@ class Serve:
     host: str = "127.0.0.1"
     state: str = "out/serve"  # tasks, keys and videos; a service started again on it goes on where it was
     database: str = ""  # SQLAlchemy URL (postgresql+psycopg://...); default: SQLite in the state folder
-    replicas: int = 1
+    replicas: int = 1  # with --min-replicas: at most
+    min_replicas: int | None = None  # scale by the work that waits; 0: none while there is none
     ranks: int = 2  # processes that denoise one video together
 
 
@@ -64,6 +65,7 @@ def serve(options: Serve) -> None:
         database=options.database,
         checkpoint=checkpoint,
         num_replicas=options.replicas,
+        min_replicas=options.min_replicas,
         num_ranks=options.ranks,
     )
     _check_port(options.host, options.port)

@@ -13,7 +13,7 @@ from kling.errors import KlingError
 from kling.presets import Preset
 from kling.schema import MAX_SEED, Adjustment, CameraControl, GenerateRequest
 
-from .orders import Order
+from .orders import Order, OrderedMove
 
 # Width x height in pixels, largest first; upright ones are mirrored.
 LADDER: tuple[tuple[int, int], ...] = ((1920, 1080), (1280, 720), (1024, 576), (512, 512))
@@ -21,6 +21,9 @@ LADDER: tuple[tuple[int, int], ...] = ((1920, 1080), (1280, 720), (1024, 576), (
 _OWN_SIDES: dict[str, tuple[int, ...]] = {"tiny": (256, 128, 96, 64)}
 _QUALITY_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}
 _MIN_DURATION_S, _DURATION_STEP_S = 3.0, 2.0
+MAX_EXTENDED_S = 180.0
+_REALTIME_CHUNK = 1  # latent frames; the shorter, the sooner the first picture
+_PACED_STEPS = 2  # the fewest a pace is held with (pace.py)
 _MOVES = {
     "static": "the camera does not move",
     "dolly": "the camera dollies",
@@ -93,13 +96,19 @@ class Admission:
     preset: Preset
     max_task_s: float = 900.0  # predicted; longer work is made smaller, like work that is too large
 
-    def admit(self, request: GenerateRequest, calibration: Calibration) -> Admitted:
+    def admit(self, request: GenerateRequest, calibration: Calibration, *, continued: Order | None = None) -> Admitted:
         """Decide what will be made.
+
+        Args:
+            continued: the order whose video the request extends.
 
         Raises:
             NotAdmittedError: 409 when it does not fit and may not be made smaller, or does not fit at all.
         """
         order, changes = self._resolve(request)
+        if continued is not None:
+            order, more = self._continuing(order, request, continued)
+            changes += more
         prediction = self.predict(order, calibration)
         if not self._fits(prediction, calibration):
             reason = self._reason(prediction, calibration)
@@ -113,7 +122,21 @@ class Admission:
                     break
             else:
                 raise NotAdmittedError(f"{reason}, even at the smallest size", status=409, code="does_not_fit")
+        if order.target_ms_per_frame is not None and request.config.allow_downgrade:
+            order, paced = self._paced(order, calibration)
+            prediction, changes = self.predict(order, calibration), [*changes, *paced]
         return Admitted(order=order, adjustments=tuple(changes), prediction=prediction)
+
+    def _paced(self, order: Order, calibration: Calibration) -> tuple[Order, list[Adjustment]]:
+        """The largest size at which the fewest steps should hold the target; the smallest if none does."""
+        target_s = (order.target_ms_per_frame or 0.0) / 1000
+        made = order
+        for smaller in (order, *self._sizes(order)):
+            made = smaller
+            fastest = self.predict(replace(smaller, num_steps=_PACED_STEPS), calibration)
+            if fastest.seconds / smaller.num_frames <= target_s:
+                break
+        return made, _differences(order, made, f"to hold {order.target_ms_per_frame:g} ms a frame")
 
     def predict(self, order: Order, calibration: Calibration) -> Prediction:
         """Seconds on an idle replica, and bytes at the peak. Denoising grows with tokens, decoding with pixels."""
@@ -132,7 +155,13 @@ class Admission:
         pixels = order.width_px * order.height_px
         seconds = order.num_steps * tokens * calibration.token_step_s * growth
         seconds += pixels * order.num_frames * calibration.decode_px_s
-        extra = tokens * calibration.token_bytes + pixels * calibration.decode_px_bytes
+        held = tokens
+        if order.chunk:  # activations of one chunk, keys and values of the window (each as many bytes as a width)
+            held = min(latent_frames, 2 * order.chunk) * rows * columns
+            seconds *= (order.num_steps + 1) / order.num_steps  # every chunk is looked at once more
+        extra = held * calibration.token_bytes + pixels * calibration.decode_px_bytes
+        if order.chunk:
+            extra += 2 * 2 * 4.0 * window * self.preset.dit.width * self.preset.dit.num_layers
         return Prediction(seconds=seconds, num_bytes=int(calibration.base_bytes + extra))
 
     def _fits(self, prediction: Prediction, calibration: Calibration) -> bool:
@@ -172,8 +201,11 @@ class Admission:
                     Adjustment(field="duration", asked=f"{asked_s:g}", granted=f"{granted_s:g}", reason=reason)
                 )
         steps = config.steps or max(1, round(self.preset.num_steps * _QUALITY_STEPS[config.quality]))
+        camera = config.camera_control
+        asked_move = camera if isinstance(camera, CameraControl) else None
+        moves = () if asked_move is None else (_ordered(asked_move),)
         order = Order(
-            prompt=_in_words(request.prompt, config.style, config.camera_control),
+            prompt=_in_words(request.prompt, config.style, asked_move),
             negative_prompt=config.negative_prompt,
             width_px=width,
             height_px=height,
@@ -183,29 +215,67 @@ class Admission:
             guidance=self.preset.guidance if config.guidance is None else config.guidance,
             seed=secrets.randbelow(MAX_SEED + 1) if config.seed is None else config.seed,
             use_plan=config.use_plan,
+            understanding=config.understanding,
+            physics=config.physics,
+            camera=camera is not False,
+            auto_camera=camera is True,
+            moves=moves,
+            plan=None if request.plan is None else request.plan.model_dump(mode="json"),
+            chunk=_REALTIME_CHUNK if config.realtime else 0,
+            target_ms_per_frame=config.target_ms_per_frame,
         )
         return order, changes
 
+    def _continuing(self, order: Order, request: GenerateRequest, before: Order) -> tuple[Order, list[Adjustment]]:
+        """An extension has the size and rate of what it continues."""
+        made = replace(
+            order, width_px=before.width_px, height_px=before.height_px, fps=before.fps,
+            before_frames=before.total_frames,
+        )  # fmt: skip
+        if request.config.duration is not None:
+            stride = self.preset.vae.stride_frames
+            frames = max(1, round(request.config.duration * before.fps / stride)) * stride + 1
+            made = replace(made, num_frames=frames)
+        if (made.total_frames - 1) / made.fps > MAX_EXTENDED_S:
+            message = f"a video is extended to {MAX_EXTENDED_S:g} s at most"
+            raise NotAdmittedError(message, status=422, code="invalid", field="extend")
+        reason, changes = "as the video that is continued", []
+        if request.config.resolution is not None:
+            changes = _differences(replace(order, num_frames=made.num_frames), made, reason)
+        if request.config.fps not in (None, made.fps):
+            changes.append(Adjustment(field="fps", asked=str(request.config.fps), granted=str(made.fps), reason=reason))
+        return made, changes
+
     def _smaller(self, order: Order) -> Iterator[Order]:
-        """Down the ladder of sizes, then of durations at the smallest size."""
-        unit = self.preset.vae.stride_px * self.preset.dit.patch[2]
+        """Down the ladder of sizes, then of durations at the smallest size. What is continued keeps its size."""
         smallest = order
-        upright = order.height_px > order.width_px
-        rungs = [rung[::-1] if upright else rung for rung in LADDER]
-        aspect = order.width_px / order.height_px
-        # Below the common ladder a preset's own sizes keep the shape that was asked for.
-        rungs += [(side * aspect**0.5, side / aspect**0.5) for side in _OWN_SIDES.get(self.preset.name, ())]
-        for rung in rungs:
-            width, height = (max(unit, round(side / unit) * unit) for side in rung)
-            if width * height < order.width_px * order.height_px:
-                smallest = replace(order, width_px=width, height_px=height)
-                yield smallest
+        for smallest in () if order.before_frames else self._sizes(order):
+            yield smallest
         stride = self.preset.vae.stride_frames
         duration = order.duration_s
         while duration > _MIN_DURATION_S:
             duration = max(_MIN_DURATION_S, duration - _DURATION_STEP_S)
             frames = max(1, round(duration * order.fps / stride)) * stride + 1
             yield replace(smallest, num_frames=frames)
+
+    def _sizes(self, order: Order) -> Iterator[Order]:
+        size = order.width_px, order.height_px
+        aspect = order.width_px / order.height_px
+        while (size := next_smaller(self.preset, *size, aspect=aspect)) is not None:
+            yield replace(order, width_px=size[0], height_px=size[1])
+
+
+def next_smaller(preset: Preset, width_px: int, height_px: int, *, aspect: float) -> tuple[int, int] | None:
+    """The next size down the ladder; None at the preset's smallest. ``aspect`` is what was asked for."""
+    unit = preset.vae.stride_px * preset.dit.patch[2]
+    rungs: list[tuple[float, float]] = [(w, h) if width_px >= height_px else (h, w) for w, h in LADDER]
+    # Below the common ladder a preset's own sizes keep the shape that was asked for.
+    rungs += [(side * aspect**0.5, side / aspect**0.5) for side in _OWN_SIDES.get(preset.name, ())]
+    for rung in rungs:
+        width, height = (max(unit, round(side / unit) * unit) for side in rung)
+        if width * height < width_px * height_px:
+            return width, height
+    return None
 
 
 def _differences(asked: Order, granted: Order, reason: str) -> list[Adjustment]:
@@ -220,6 +290,10 @@ def _differences(asked: Order, granted: Order, reason: str) -> list[Adjustment]:
             )
         )
     return changes
+
+
+def _ordered(camera: CameraControl) -> OrderedMove:
+    return OrderedMove(kind=camera.type, direction=camera.direction, word=camera.speed, strength=camera.strength)
 
 
 def _in_words(prompt: str, style: str | None, camera: CameraControl | None) -> str:

@@ -16,6 +16,7 @@ import httpx
 import psutil
 from ray import serve as ray_serve
 from ray.exceptions import RayError
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
 
 from kling import storage
@@ -41,17 +42,20 @@ class ServiceSettings:
     database: str = ""  # SQLAlchemy URL; default: SQLite in a local state folder
     checkpoint: str | None = None  # URI of a weights folder; None: the packaged ones
     num_replicas: int = 1
-    num_ranks: int = 2  # 2: CFG parallel
+    num_ranks: int = 2  # an even number: CFG parallel; beyond it (or odd): sequence parallel, by attention heads
+    min_replicas: int | None = None  # None: always num_replicas; 0: no replica while there is no work
+    target_queued_s: float = 60.0  # predicted seconds of waiting work that one replica more is for
+    idle_s: float = 120.0  # so long must fewer replicas be enough before any is taken away
     num_ingress: int = 1
     device: str = "cpu"
     memory_bytes: int | None = None  # one replica may use so much; None: see `budget_bytes`
 
     def __post_init__(self):
         get_preset(self.preset)
-        if self.num_ranks not in (1, 2):
-            raise ConfigError("a replica has 1 or 2 ranks (CFG parallel)", where=f"num_ranks={self.num_ranks}")
-        if min(self.num_replicas, self.num_ingress) < 1:
-            raise ConfigError("at least one replica and one ingress", where="num_replicas, num_ingress")
+        if min(self.num_replicas, self.num_ingress, self.num_ranks) < 1:
+            raise ConfigError("at least one replica, rank and ingress", where="num_replicas, num_ranks, num_ingress")
+        if self.min_replicas is not None and not 0 <= self.min_replicas <= self.num_replicas:
+            raise ConfigError("min_replicas lies between 0 and num_replicas", where=f"min_replicas={self.min_replicas}")
 
     @property
     def database_url(self) -> str:
@@ -90,7 +94,7 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
     rank_bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
     engine = _deployment(Engine).options(
         name="Engine",
-        num_replicas=settings.num_replicas,
+        **_replicas(settings),
         # The leader and the decoder share bundle 0; each rank has its own. One node holds a whole replica.
         placement_group_bundles=[{"CPU": 1.0}, *([rank_bundle] * settings.num_ranks)],
         placement_group_strategy="STRICT_PACK",
@@ -104,6 +108,7 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
         state=settings.state,
         database=settings.database_url,
         num_workers=settings.num_replicas,
+        scales_to_zero=settings.min_replicas == 0,
     )
     api = ray_serve.ingress(lambda: build_api(ingress_settings))(Ingress)
     ingress = _deployment(api).options(
@@ -116,6 +121,50 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
     )
     bound = engine.bind(EngineSettings(ranks=ranks, database=settings.database_url, budget_bytes=settings.budget_bytes))
     return ingress.bind(bound)
+
+
+def from_config(args: dict) -> ray_serve.Application:
+    """The application of a Serve config file: its ``args`` are `ServiceSettings`.
+
+    ``database_variable`` names an environment variable that holds the database's URL, so that no file has its password.
+
+    Raises:
+        ConfigError: an unknown argument, a variable that is not set.
+    """
+    given = dict(args)
+    variable = given.pop("database_variable", None)
+    if variable is not None:
+        if not os.environ.get(variable):
+            raise ConfigError("the environment variable with the database's URL is not set", where=variable)
+        given["database"] = os.environ[variable]
+    unknown = sorted(set(given) - set(ServiceSettings.__dataclass_fields__))
+    if unknown:
+        known = ", ".join(ServiceSettings.__dataclass_fields__)
+        raise ConfigError("unknown argument", where=unknown[0], fix=f"Choose from: {known}, database_variable")
+    return graph(ServiceSettings(**given))
+
+
+def _replicas(settings: ServiceSettings) -> dict:
+    """A fixed number of them, or by the work that waits."""
+    if settings.min_replicas is None:
+        return {"num_replicas": settings.num_replicas}
+    policy = AutoscalingPolicy(
+        policy_function="serve.scaling:QueuedSeconds",
+        policy_kwargs={
+            "database": settings.database_url,
+            "target_s": settings.target_queued_s,
+            "idle_s": settings.idle_s,
+        },
+    )
+    scaling = AutoscalingConfig(
+        min_replicas=settings.min_replicas,
+        max_replicas=settings.num_replicas,
+        initial_replicas=max(1, settings.min_replicas),
+        upscale_delay_s=0,
+        downscale_delay_s=0,  # the policy has its own
+        policy=policy,
+    )
+    return {"autoscaling_config": scaling}
 
 
 def start(settings: ServiceSettings, *, host: str, port: int) -> None:

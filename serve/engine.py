@@ -27,8 +27,9 @@ from kling.presets import get_preset
 
 from .admission import Calibration
 from .media import Media
+from .metrics import Meter
 from .orders import Order
-from .ranks import Decoder, Event, Rank, RankSettings
+from .ranks import Decoded, Decoder, Event, Job, Rank, RankSettings
 from .tasks import LEASE_S, Claim, LostLeaseError, TaskStore
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
@@ -122,6 +123,14 @@ class Group:
                 ping.cancel()
             await asyncio.sleep(_PING_EVERY_S)
 
+    def memory_bytes(self) -> int:
+        """Resident memory of the group's processes; one that has just ended counts nothing."""
+        total = 0
+        for pid, _ in self.pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += psutil.Process(pid).memory_info().rss
+        return total
+
     def end(self, why: str) -> None:
         """Kill every process of the group; frozen ones too."""
         if self.lost:
@@ -144,6 +153,7 @@ class Engine:
     async def __init__(self, settings: EngineSettings):
         self._settings = settings
         self._store = TaskStore(settings.database)
+        self._meter = Meter()
         self._name = f"{os.uname().nodename}-{uuid.uuid4().hex[:10]}"
         self._draining = False
         self._fatal: KlingError | None = None
@@ -188,9 +198,9 @@ class Engine:
         for loop in self._loops:
             loop.cancel()
         for process in self._group.processes:
-            for task_id in self._running:
+            for attempt in self._running:
                 with contextlib.suppress(RayError):
-                    process.stop.remote(task_id)
+                    process.stop.remote(attempt)
         if self._running:
             await asyncio.wait(self._running.values(), timeout=_STOP_S)
         self._watcher.cancel()
@@ -213,13 +223,15 @@ class Engine:
                 continue
             await self._denoising.acquire()  # released by the task once its latents are saved
             run = asyncio.create_task(self._see_through(claim))
-            self._running[claim.id] = run
-            run.add_done_callback(lambda done, task_id=claim.id: self._running.pop(task_id, None))
+            name = f"{claim.id}:{claim.attempt}"
+            self._running[name] = run
+            run.add_done_callback(lambda done, name=name: self._running.pop(name, None))
 
     async def _renew_group(self) -> None:
         """A new group in the same place. Three failures in a row: the replica gives up, and Ray Serve replaces it."""
         why = self._group.lost
         log.warning("group lost", extra={"reason": why, "worker": self._name})
+        self._meter.add("kling_failures", cause="group_lost")
         await self._report("loading", why)
         while self._running:  # they see the loss too, and give their tasks back
             await asyncio.wait(list(self._running.values()))
@@ -242,6 +254,11 @@ class Engine:
         while True:
             await asyncio.sleep(2.0)
             await self._report("loading" if self._group.lost else "ready")
+            waiting, work_s = await asyncio.to_thread(self._store.backlog)
+            self._meter.set("kling_waiting_tasks", waiting)
+            self._meter.set("kling_backlog_seconds", work_s)
+            self._meter.set("kling_memory_bytes", self._group.memory_bytes(), worker=self._name)
+            self._meter.set("kling_budget_bytes", self._settings.budget_bytes, worker=self._name)
 
     async def _report(self, status: str, detail: str = "") -> None:
         group = [pid for pid, _ in self._group.pids] if hasattr(self, "_group") else []
@@ -256,15 +273,21 @@ class Engine:
         keeper = asyncio.create_task(self._keep_lease(claim, group))
         started = time.monotonic()
         log.info("task started", extra=extra)
+        if claim.attempt == 1:
+            self._meter.observe("kling_queue_seconds", time.time() - claim.created_at)
         try:
-            order = Order.from_json(claim.order)
-            finished = await self._denoise(claim, order, group)
-            if finished:
-                await self._decode(claim, order, group)
+            job = Job(task_id=claim.id, attempt=claim.attempt, order=Order.from_json(claim.order))
+            made = await (self._both(claim, job, group) if job.order.chunk else self._one_by_one(claim, job, group))
+            if made is None:
+                await self._stopped(claim)
+            else:
+                await self._complete(claim, made)
+                self._meter.add("kling_tasks", state="completed")
+                self._meter.observe("kling_task_seconds", time.monotonic() - started)
                 log.info("task completed", extra={**extra, "seconds": round(time.monotonic() - started, 3)})
         except LostLeaseError:
             log.warning("task was claimed by another worker", extra=extra)
-            await self._stop(claim.id, group)
+            await self._stop(claim, group)
         except GroupLostError as error:
             log.warning("task given back", extra={**extra, "reason": str(error)})
             with contextlib.suppress(LostLeaseError):
@@ -275,6 +298,8 @@ class Engine:
             if not isinstance(error, KlingError):
                 log.exception("task failed", extra=extra)
             message = str(error) if isinstance(error, KlingError) else "the engine failed on this task"
+            self._meter.add("kling_tasks", state="failed")
+            self._meter.add("kling_failures", cause=code)
             with contextlib.suppress(LostLeaseError):
                 await asyncio.to_thread(self._store.fail, claim, code=code, message=message)
         finally:
@@ -288,23 +313,46 @@ class Engine:
             except LostLeaseError:
                 cancel = True
             if cancel:
-                await self._stop(claim.id, group)
+                await self._stop(claim, group)
             await asyncio.sleep(min(0.25, LEASE_S / 4))
 
-    async def _stop(self, task_id: str, group: Group) -> None:
+    async def _stop(self, claim: Claim, group: Group) -> None:
         for process in group.processes:
             with contextlib.suppress(RayError):
-                await process.stop.remote(task_id)
+                await process.stop.remote(f"{claim.id}:{claim.attempt}")
 
-    async def _denoise(self, claim: Claim, order: Order, group: Group) -> bool:
-        """Latents to storage. False: the task was stopped (cancelled, or drained and given back)."""
+    async def _one_by_one(self, claim: Claim, job: Job, group: Group) -> Decoded | None:
+        """Latents, then frames. None: the task was stopped (cancelled, or drained and given back)."""
+        if not await self._denoise(claim, job, group):
+            return None
+        return await self._decode(claim, job, group)
+
+    async def _both(self, claim: Claim, job: Job, group: Group) -> Decoded | None:
+        """The decoder waits for chunks while the ranks make them."""
+        decoding = asyncio.create_task(self._decode(claim, job, group))
         try:
-            streams = [rank.make.options(num_returns="streaming").remote(claim.id, order) for rank in group.ranks]
+            finished = await self._denoise(claim, job, group)
+        except BaseException:
+            await self._stop(claim, group)  # it would wait for ever
+            await asyncio.wait([decoding], timeout=_STOP_S)
+            decoding.cancel()
+            raise
+        if not finished:
+            await self._stop(claim, group)
+        made = await decoding
+        return made if finished else None
+
+    async def _denoise(self, claim: Claim, job: Job, group: Group) -> bool:
+        """Latents to storage. False: the task was stopped."""
+        try:
+            streams = [rank.make.options(num_returns="streaming").remote(job) for rank in group.ranks]
             rest = [asyncio.ensure_future(_drained(stream)) for stream in streams[1:]]
             last, told = Event(stage=""), 0.0
             try:
                 async for reference in streams[0]:
                     last = await reference
+                    if last.stage == "denoise":
+                        self._meter.observe("kling_step_seconds", last.step_s)
                     if time.monotonic() - told > _PROGRESS_EVERY_S or last.step == last.num_steps:
                         told = time.monotonic()
                         await self._tell(claim, last.stage, last.step, last.num_steps)
@@ -313,36 +361,37 @@ class Engine:
                 raise await self._judge(error, rest, group) from error
         finally:
             self._denoising.release()
-        if last.stage == "stopped":
-            await self._stopped(claim)
-            return False
-        return True
+        return last.stage != "stopped"
 
-    async def _decode(self, claim: Claim, order: Order, group: Group) -> None:
-        """Frames and video to storage, then the one write that completes the task."""
+    async def _decode(self, claim: Claim, job: Job, group: Group) -> Decoded | None:
+        """Frames and video to storage. None: the task was stopped."""
         async with self._decoding:
             last, told = None, 0.0
             try:
-                async for reference in group.decoder.decode.options(num_returns="streaming").remote(claim.id, order):
+                async for reference in group.decoder.decode.options(num_returns="streaming").remote(job):
+                    if last is None:
+                        self._meter.observe("kling_ttff_seconds", time.time() - claim.created_at)
                     last = await reference
-                    if time.monotonic() - told > _PROGRESS_EVERY_S:
+                    if time.monotonic() - told > _PROGRESS_EVERY_S and not job.order.chunk:
                         told = time.monotonic()
-                        await self._tell(claim, "decode", order.num_steps, order.num_steps)
+                        await self._tell(claim, "decode", job.order.num_steps, job.order.num_steps)
             except RayError as error:
                 raise await self._judge(error, [], group) from error
-        if last is None or not last.sha256:
-            await self._stopped(claim)
-            return
-        result = {"num_bytes": last.video_bytes, "sha256": last.sha256, "num_frames": last.num_frames}
-        await asyncio.to_thread(self._store.complete, claim, result)
+        return last if last is not None and last.sha256 else None
+
+    async def _complete(self, claim: Claim, made: Decoded) -> None:
+        """The one write that completes the task; only then what an unfinished one needs is removed."""
+        result = {"num_bytes": made.video_bytes, "sha256": made.sha256, "num_frames": made.num_frames}
+        await asyncio.to_thread(self._store.complete, claim, {**result, "pace": list(made.pace)})
         await asyncio.to_thread(Media(self._settings.ranks.state, claim.id).tidy)
 
     async def _stopped(self, claim: Claim) -> None:
         """The processes stopped on our word: because of a drain, a lost lease, or the owner's cancel."""
-        if self._draining:
+        if self._draining or not await asyncio.to_thread(self._store.renew, claim):
             await asyncio.to_thread(self._store.release, claim, crashed=False)
             return
         await asyncio.to_thread(self._store.cancelled, claim)
+        self._meter.add("kling_tasks", state="cancelled")
         await asyncio.to_thread(Media(self._settings.ranks.state, claim.id).remove)
 
     async def _tell(self, claim: Claim, stage: str, step: int, num_steps: int) -> None:

@@ -135,11 +135,13 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NotAdmittedError)
     async def not_admitted(request: Request, error: NotAdmittedError) -> Response:
+        request.app.state.desk.meter.add("kling_refusals", code=error.code)
         body = ProblemBody(code=error.code, message=error.what, field=error.field)
         return _answer(request.url.path, error.status, body, retry_after_s=error.retry_after_s)
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
+        request.app.state.desk.meter.add("kling_refusals", code=error.code)
         body = ProblemBody(code=error.code, message=error.message)
         return _answer(request.url.path, 429, body, retry_after_s=error.retry_after_s)
 
@@ -208,5 +210,7 @@ def json_body(body: bytes) -> object:
 
 def _field(location: tuple[int | str, ...]) -> str:
     """ "config.seed" from ("body", "config", "seed")."""
-    parts = [str(part) for part in location if part not in ("body", "query", "path", "header")]
+    # Where a field may be one of several things, pydantic names the thing too: "CameraControl", "function-after[...]".
+    skipped = ("body", "query", "path", "header", "bool", "CameraControl")
+    parts = [str(part) for part in location if part not in skipped and "[" not in str(part)]
     return ".".join(parts) or "body"

@@ -7,10 +7,11 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import json
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,13 +21,16 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 
 from kling.errors import InputError
 from kling.presets import get_preset
+from kling.scene.plan import ScenePlan
 from kling.schema import API_PREFIX, FINAL_STATES, GenerateRequest, Health, Problem, Task, TaskList, Usage
 
-from . import guards, streams
+from . import guards, pictures, streams
 from .admission import NOMINAL, Admission, Calibration, NotAdmittedError
 from .keys import WARN_SHARE, Key, KeyStore, service_secret
 from .media import Media
-from .tasks import NewTask, TaskStore
+from .metrics import Meter
+from .orders import Order
+from .tasks import NewTask, TaskStore, new_id
 from .views import task_view
 from .webhooks import Courier
 
@@ -50,6 +54,7 @@ class IngressSettings:
     num_workers: int
     max_waiting: int = 1000  # tasks in the queue, all keys together
     max_task_s: float = 900.0
+    scales_to_zero: bool = False  # no replica is no fault then
     max_viewers: int = 64  # open streams of one ingress replica
 
 
@@ -62,6 +67,7 @@ class Desk:
         self.secret = service_secret(settings.state)
         self.keys = KeyStore(self.store.engine, self.secret)
         self.admission = Admission(preset=get_preset(settings.preset), max_task_s=settings.max_task_s)
+        self.meter = Meter()
         self.viewers = asyncio.Semaphore(settings.max_viewers)
 
     def calibration(self) -> Calibration:
@@ -83,15 +89,24 @@ class Desk:
         if idempotency_key is not None and (replay := self._replay(key, idempotency_key, fingerprint)) is not None:
             return Submitted(row=replay, share=0.0, replayed=True)
         self.keys.count_request(key)
-        calibration = self.calibration()
-        admitted = self.admission.admit(request, calibration)
+        before = self._continued(key, request.extend)
+        opened = {
+            name: pictures.opened(text, f"{name}_frame")
+            for name, text in (("first", request.first_frame), ("last", request.last_frame))
+            if text is not None
+        }
+        continued = None if before is None else Order.from_json(before["order"])
+        admitted = self.admission.admit(request, self.calibration(), continued=continued)
         waiting, work_s = self.store.backlog()
         if waiting >= self.settings.max_waiting:
             wait = max(1.0, work_s / self.settings.num_workers / 10)
             raise NotAdmittedError("the queue is full", status=503, code="queue_full", retry_after_s=wait)
+        task_id = new_id()
+        media = Media(self.settings.state, task_id)
         task = NewTask(
+            id=task_id,
             owner=key.id,
-            request=request.model_dump_json(),
+            request=request.model_dump_json(exclude={"first_frame", "last_frame"}),  # they are files
             order=admitted.order.to_json(),
             adjustments="[" + ",".join(change.model_dump_json() for change in admitted.adjustments) + "]",
             predicted_s=admitted.prediction.seconds,
@@ -101,21 +116,37 @@ class Desk:
             fingerprint=fingerprint,
             idempotency_key=idempotency_key,
             external_id=request.external_task_id,
-            parent=parent,
+            parent=parent or (before["id"] if before is not None else None),
+            kind="extend" if before is not None else "image" if opened else "text",
             callback_url=request.callback_url,
         )
         try:
+            if before is not None:
+                opened["first"] = self._last_frame(media, before)
+            order = _with_pictures(media, admitted.order, opened)
+            return self._stored(key, replace(task, order=order.to_json(), charged_s=order.duration_s))
+        except BaseException:
+            media.remove()
+            raise
+
+    def _stored(self, key: Key, task: NewTask) -> "Submitted":
+        """Row and charge in one transaction."""
+        idempotency_key, fingerprint = task.idempotency_key, task.fingerprint
+        try:
             with self.store.engine.begin() as connection:
                 task_id = self.store.add(connection, task)
-                share = self.keys.charge(connection, key, admitted.order.duration_s)
+                share = self.keys.charge(connection, key, task.charged_s)
         except sa.exc.IntegrityError:  # the same name, twice at once: the other request was first
             if idempotency_key is not None and (replay := self._replay(key, idempotency_key, fingerprint)) is not None:
+                Media(self.settings.state, task.id).remove()
                 return Submitted(row=replay, share=0.0, replayed=True)
-            taken = f"you already have a task named {request.external_task_id!r}"
+            taken = f"you already have a task named {task.external_id!r}"
             raise NotAdmittedError(taken, status=409, code="name_taken", field="external_task_id") from None
         row = self.store.get(task_id)
         assert row is not None
-        log.info("task accepted", extra={"task": task_id, "predicted_s": round(admitted.prediction.seconds, 2)})
+        for change in json.loads(task.adjustments):
+            self.meter.add("kling_downgrades", field=change["field"])
+        log.info("task accepted", extra={"task": task_id, "predicted_s": round(task.predicted_s, 2)})
         return Submitted(row=row, share=share, replayed=False)
 
     def _replay(self, key: Key, idempotency_key: str, fingerprint: str) -> sa.RowMapping | None:
@@ -126,6 +157,27 @@ class Desk:
                 "this idempotency key was used for another request", status=409, code="idempotency_conflict"
             )
         return row
+
+    def _continued(self, key: Key, task_id: str | None) -> sa.RowMapping | None:
+        """The task whose video is extended. Raises NotAdmittedError: 404 not the caller's, 409 it has no video."""
+        if task_id is None:
+            return None
+        row = self.store.get(task_id, key.id)
+        if row is None:
+            raise NotAdmittedError("no such task", status=404, code="not_found", field="extend")
+        if row["state"] != "completed":
+            message = f"there is no video to continue: that task is {row['state']}"
+            raise NotAdmittedError(message, status=409, code="no_video", field="extend")
+        return row
+
+    def _last_frame(self, media: Media, before: sa.RowMapping):
+        """The picture an extension starts with; the video before it is kept with the new task."""
+        try:
+            video = Media(self.settings.state, before["id"]).load_video()
+        except InputError:
+            raise NotAdmittedError("the video is gone", status=404, code="not_found", field="extend") from None
+        media.save_before(video)
+        return pictures.last_of(video)
 
     def view(self, row: sa.RowMapping) -> Task:
         ahead = self.store.ahead(row) if row["state"] == "queued" else None
@@ -149,6 +201,15 @@ class Desk:
             raise NotAdmittedError("cancel the task first: it has not ended", status=409, code="not_ended")
         Media(self.settings.state, row["id"]).remove()
         self.store.delete(row["id"])
+
+
+def _with_pictures(media: Media, order: Order, opened: dict) -> Order:
+    """The order that names its pictures, which are then in storage at its size."""
+    for name, picture in opened.items():
+        png, digest = pictures.fitted(picture, order.width_px, order.height_px)
+        media.save_picture(name, png)
+        order = replace(order, **{f"{name}_frame": digest})
+    return order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +263,16 @@ async def generate(
 async def status(row: Owned, request: Request) -> Task:
     """Where a task is: step by step, its place in the queue, when it should be done, and what was adjusted."""
     return await asyncio.to_thread(desk_of(request).view, row)
+
+
+@api.get("/plan/{task_id}", tags=["tasks"])
+async def plan(row: Owned, request: Request) -> ScenePlan:
+    """What happens in a task's video, decided before it was drawn. Changed, it may be a new request's `plan`."""
+    text = await asyncio.to_thread(Media(desk_of(request).settings.state, row["id"]).load_plan)
+    if text is None:
+        why = "it has not been decided yet" if row["state"] in ("queued", "running") else "it was made from text alone"
+        raise NotAdmittedError(f"there is no plan: {why}", status=409, code="no_plan")
+    return ScenePlan.model_validate_json(text)
 
 
 @api.get("/tasks", tags=["tasks"])
@@ -307,7 +378,7 @@ async def ready(request: Request) -> Response:
     """The database answers and a replica has its weights loaded (200), or not yet (503)."""
     desk = desk_of(request)
     workers = await asyncio.to_thread(lambda: desk.store.workers(within_s=WORKER_SEEN_S))
-    if any(worker["status"] == "ready" for worker in workers):
+    if any(worker["status"] == "ready" for worker in workers) or desk.settings.scales_to_zero:
         return JSONResponse(Health(status="ready", detail=f"{len(workers)} replicas").model_dump())
     detail = "; ".join(f"{worker['status']}: {worker['detail']}" for worker in workers) or "no replica yet"
     return JSONResponse(Health(status="not ready", detail=detail).model_dump(), status_code=503)

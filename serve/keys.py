@@ -213,14 +213,6 @@ class KeyStore:
                 fullest = max(fullest, self._used(connection, key.id, label) / limit)
         return fullest
 
-    def refund(self, key_id: str, video_s: float, charged_at: float) -> None:
-        """Give back what a task that made no video took (failed by us, or cancelled before it started)."""
-        with self.engine.begin() as connection:
-            for kind in ("hour", "day", "month"):
-                here = (USAGE.c.key_id == key_id) & (USAGE.c.window == _window(kind, charged_at)[0])
-                less = sa.case((USAGE.c.used > video_s, USAGE.c.used - video_s), else_=0.0)
-                connection.execute(USAGE.update().where(here).values(used=less))
-
     def usage(self, key: Key) -> Usage:
         now = time.time()
         windows: list[UsageWindow] = []
@@ -246,6 +238,14 @@ class KeyStore:
             hour = int(label[-2:])
             total[hour] = total.get(hour, 0.0) + used
         return total
+
+
+def refund(connection: sa.Connection, key_id: str, video_s: float, charged_at: float) -> None:
+    """Give back what a task that made no video took, inside the caller's transaction."""
+    for kind in ("hour", "day", "month"):
+        here = (USAGE.c.key_id == key_id) & (USAGE.c.window == _window(kind, charged_at)[0])
+        less = sa.case((USAGE.c.used > video_s, USAGE.c.used - video_s), else_=0.0)
+        connection.execute(USAGE.update().where(here).values(used=less))
 
 
 def service_secret(state: str) -> bytes:

@@ -2,12 +2,16 @@
 
 latent.safetensors     the sampler's state after the last saved step; kept until the video is safe
 frames/00000.npy ...   decoded frames (f h w 3, uint8) as they come, for viewers; removed when the video is there
+plan.json              the ScenePlan it is made from
+first.png, last.png    the pictures it starts and ends with
+before.mp4             the video it continues
+chunks/00000.st ...    realtime tasks: clean latents chunk by chunk, with how each was made; kept like the latent
 video.mp4              the result
 """
 
 import io
 import posixpath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -49,6 +53,34 @@ class Media:
         except InputError:  # removed between the two calls: the video is there
             return None
 
+    def save_picture(self, name: Literal["first", "last"], png: bytes) -> None:
+        storage.write_bytes(self._path(f"{name}.png"), png)
+
+    def load_picture(self, name: Literal["first", "last"]) -> bytes:
+        """Raises InputError when there is none."""
+        return storage.read_bytes(self._path(f"{name}.png"))
+
+    def save_before(self, video: bytes) -> None:
+        storage.write_bytes(self._path("before.mp4"), video)
+
+    def load_before(self) -> bytes:
+        return storage.read_bytes(self._path("before.mp4"))
+
+    def save_plan(self, text: str) -> None:
+        storage.write_bytes(self._path("plan.json"), text.encode())
+
+    def load_plan(self) -> str | None:
+        """None: not decided yet, or made from text alone."""
+        where = self._path("plan.json")
+        return storage.read_bytes(where).decode() if storage.exists(where) else None
+
+    def save_chunk(self, index: int, data: bytes) -> None:
+        storage.write_bytes(self._path(f"chunks/{index:05d}.st"), data)
+
+    def load_chunk(self, index: int) -> bytes | None:
+        where = self._path(f"chunks/{index:05d}.st")
+        return storage.read_bytes(where) if storage.exists(where) else None
+
     def save_video(self, data: bytes) -> None:
         storage.write_bytes(self._path(_VIDEO), data)
 
@@ -60,6 +92,7 @@ class Media:
         """Remove what only an unfinished task needs."""
         self._remove(self._path(_FRAMES))
         self._remove(self._path(_LATENT))
+        self._remove(self._path("chunks"))
 
     def remove(self) -> None:
         """Remove everything of this task."""

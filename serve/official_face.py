@@ -1,9 +1,10 @@
 """The Kling official format over the same tasks: `{code, message, request_id, data}`, times in milliseconds.
 
-Text to video is made. Image to video and extension are answered with their error (400/1201): no images are taken yet.
+Text to video, image to video (the picture as base64; addresses are not fetched) and extension of a finished video.
 """
 
 import asyncio
+import json
 import math
 from typing import Annotated, Literal
 
@@ -12,25 +13,18 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from kling.camera.kling_format import AXES, from_kling
 from kling.schema import API_PREFIX, CameraControl, GenerateRequest
 
-from . import guards
-from .admission import NotAdmittedError
+from . import guards, pictures
 from .ingress import Desk, desk_of, owned
 from .keys import Key
 from .views import task_view
 
 _STATUS = {"queued": "submitted", "running": "processing", "completed": "succeed"}
 _ASPECTS = {"16:9": (16, 9), "9:16": (9, 16), "1:1": (1, 1)}
-# Their `pan` turns in the vertical plane and their `tilt` in the horizontal one; negative `zoom` narrows the view.
-_SIMPLE: dict[str, tuple[str, str, str]] = {
-    "horizontal": ("dolly", "left", "right"),
-    "vertical": ("crane", "down", "up"),
-    "pan": ("tilt", "down", "up"),
-    "tilt": ("pan", "left", "right"),
-    "roll": ("roll", "left", "right"),
-    "zoom": ("zoom", "in", "out"),
-}
+_EXTENSION_S = 5.0
+_NO_PROMPT = "the scene goes on"  # where the format lets the prompt be left out
 _COMPOUND = {
     "down_back": "The camera cranes down and dollies out",
     "forward_up": "The camera dollies in and cranes up",
@@ -52,7 +46,7 @@ class _Camera(BaseModel):
         moves = {name: value for name, value in (self.config or {}).items() if value}
         if self.type == "simple" and len(moves) != 1:
             raise ValueError("config needs exactly one move that is not zero")
-        if unknown := set(self.config or {}) - set(_SIMPLE):
+        if unknown := set(self.config or {}) - set(AXES):
             raise ValueError(f"unknown moves: {', '.join(sorted(unknown))}")
         return self
 
@@ -74,69 +68,105 @@ class TextToVideo(BaseModel):
     external_task_id: str | None = None
 
 
-@router.post("/image2video")
-@router.post("/video-extend")
-async def refuse(key: Annotated[Key, Depends(guards.writer)]) -> dict:
-    raise NotAdmittedError("this model makes videos from text alone", status=400, code="unsupported")
+class ImageToVideo(TextToVideo):
+    """`POST /v1/videos/image2video`: the video has the picture's shape, and may end with another picture."""
+
+    prompt: str = ""
+    image: str | None = None
+    image_tail: str | None = None
+
+    @model_validator(mode="after")
+    def _any_picture(self) -> "ImageToVideo":
+        if not self.image and not self.image_tail:
+            raise ValueError("image or image_tail is needed")
+        return self
 
 
-@router.post("/text2video")
-async def create(request: Request, key: Annotated[Key, Depends(guards.writer)]) -> dict:
-    try:
-        asked = TextToVideo.model_validate(guards.json_body(await request.body()))
-        wanted = _translated(desk_of(request), asked)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
-    await asyncio.to_thread(guards.check_callback, wanted.callback_url)
-    made = await asyncio.to_thread(desk_of(request).submit, key, wanted, None)
-    return guards.official_answer(request, data=_as_task(request, made.row))
+class Extension(BaseModel):
+    """`POST /v1/videos/video-extend`: 5 s more of a finished video."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    video_id: Annotated[str, Field(min_length=1, max_length=128)]
+    prompt: str = ""
+    negative_prompt: str = ""
+    cfg_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
+    callback_url: str | None = None
+    external_task_id: str | None = None
 
 
-@router.get("/image2video")
-@router.get("/video-extend")
-async def list_none(request: Request, key: Annotated[Key, Depends(guards.reader)]) -> dict:
-    return guards.official_answer(request, data=[])
+def _serve(path: str, kind: str, model: type[BaseModel]) -> None:
+    """Create, list and get for one of the format's paths."""
+
+    @router.post(path)
+    async def create(request: Request, key: Annotated[Key, Depends(guards.writer)]) -> dict:
+        desk = desk_of(request)
+        try:
+            asked = model.model_validate(guards.json_body(await request.body()))
+            wanted = await asyncio.to_thread(_translated, desk, key, asked)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from None
+        await asyncio.to_thread(guards.check_callback, wanted.callback_url)
+        made = await asyncio.to_thread(desk.submit, key, wanted, None)
+        return guards.official_answer(request, data=_as_task(request, made.row))
+
+    @router.get(path)
+    async def list_tasks(
+        request: Request,
+        key: Annotated[Key, Depends(guards.reader)],
+        page: Annotated[int, Query(alias="pageNum", ge=1, le=1000)] = 1,
+        size: Annotated[int, Query(alias="pageSize", ge=1, le=500)] = 30,
+    ) -> dict:
+        store = desk_of(request).store
+        rows = await asyncio.to_thread(lambda: store.offset_page(key.id, kind, limit=size, offset=(page - 1) * size))
+        return guards.official_answer(request, data=[_as_task(request, row) for row in rows])
+
+    @router.get(path + "/{task_id}")
+    async def retrieve(row: Owned, request: Request) -> dict:
+        return guards.official_answer(request, data=_as_task(request, row))
 
 
-@router.get("/text2video")
-async def list_tasks(
-    request: Request,
-    key: Annotated[Key, Depends(guards.reader)],
-    page: Annotated[int, Query(alias="pageNum", ge=1, le=1000)] = 1,
-    size: Annotated[int, Query(alias="pageSize", ge=1, le=500)] = 30,
-) -> dict:
-    desk = desk_of(request)
-    rows = await asyncio.to_thread(lambda: desk.store.offset_page(key.id, limit=size, offset=(page - 1) * size))
-    return guards.official_answer(request, data=[_as_task(request, row) for row in rows])
+# Named one by one: a path with a parameter would take the OpenAI format's own paths.
+_serve("/text2video", "text", TextToVideo)
+_serve("/image2video", "image", ImageToVideo)
+_serve("/video-extend", "extend", Extension)
 
 
-@router.get("/text2video/{task_id}")
-async def retrieve(row: Owned, request: Request) -> dict:
-    return guards.official_answer(request, data=_as_task(request, row))
-
-
-def _translated(desk: Desk, asked: TextToVideo) -> GenerateRequest:
-    preset = desk.admission.preset
+def _translated(desk: Desk, key: Key, asked: BaseModel) -> GenerateRequest:
+    """Raises ValidationError, and NotAdmittedError for a picture that cannot be read."""
+    if isinstance(asked, Extension):
+        return _extension(desk, key, asked)
+    assert isinstance(asked, TextToVideo)
+    given: dict = {}
     across, down = _ASPECTS[asked.aspect_ratio]
+    if isinstance(asked, ImageToVideo):
+        given = {"first_frame": asked.image or None, "last_frame": asked.image_tail or None}
+        field, text = ("image", asked.image) if asked.image else ("image_tail", asked.image_tail or "")
+        across, down = pictures.opened(text, field).size
+        asked = asked.model_copy(update={"prompt": asked.prompt or _NO_PROMPT})
+    preset = desk.admission.preset
     area = preset.clip.width_px * preset.clip.height_px
     unit = preset.vae.stride_px * preset.dit.patch[2]
     width = max(unit, round(math.sqrt(area * across / down) / unit) * unit)
     height = max(unit, round(math.sqrt(area * down / across) / unit) * unit)
     prompt, camera = asked.prompt, None
     if asked.camera_control is not None:
-        given = asked.camera_control
-        if given.type == "simple":
-            name, value = next((n, v) for n, v in (given.config or {}).items() if v)
-            kind, negative, positive = _SIMPLE[name]
-            camera = CameraControl.model_validate({"type": kind, "direction": positive if value > 0 else negative})
+        control = asked.camera_control
+        if control.type == "simple":
+            moves = from_kling(control.model_dump())
+            assert moves is not None
+            [move] = moves
+            camera = CameraControl.model_validate(
+                {"type": move.kind, "direction": move.direction, "strength": move.strength}
+            )
         else:
-            prompt = f"{prompt.rstrip(' .')}. {_COMPOUND[given.type]}."
+            prompt = f"{prompt.rstrip(' .')}. {_COMPOUND[control.type]}."
     config = {
         "resolution": f"{width}x{height}",
         "duration": float(asked.duration),
         "quality": "high" if asked.mode == "pro" else "standard",
         "negative_prompt": asked.negative_prompt,
-        "guidance": 1 + 2 * (preset.guidance - 1) * asked.cfg_scale,  # 0.5 is the preset's own
+        "guidance": _guidance(desk, asked.cfg_scale),
         "camera_control": camera,
     }
     return GenerateRequest.model_validate(
@@ -145,8 +175,34 @@ def _translated(desk: Desk, asked: TextToVideo) -> GenerateRequest:
             "config": config,
             "callback_url": asked.callback_url,
             "external_task_id": asked.external_task_id,
+            **given,
         }
     )
+
+
+def _extension(desk: Desk, key: Key, asked: Extension) -> GenerateRequest:
+    """Without a prompt it goes on as it was asked for."""
+    prompt = asked.prompt
+    if not prompt and (row := desk.store.get(asked.video_id, key.id)) is not None:
+        prompt = json.loads(row["request"])["prompt"]
+    config = {
+        "duration": _EXTENSION_S,
+        "negative_prompt": asked.negative_prompt,
+        "guidance": _guidance(desk, asked.cfg_scale),
+    }
+    return GenerateRequest.model_validate(
+        {
+            "prompt": prompt or _NO_PROMPT,
+            "config": config,
+            "extend": asked.video_id,
+            "callback_url": asked.callback_url,
+            "external_task_id": asked.external_task_id,
+        }
+    )
+
+
+def _guidance(desk: Desk, cfg_scale: float) -> float:
+    return 1 + 2 * (desk.admission.preset.guidance - 1) * cfg_scale  # 0.5 is the preset's own
 
 
 def _as_task(request: Request, row: sa.RowMapping) -> dict:

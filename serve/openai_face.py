@@ -18,15 +18,17 @@ from starlette.exceptions import HTTPException
 
 from kling.schema import FINAL_STATES, GenerateRequest, VideoConfig
 
-from . import guards
+from . import guards, pictures
 from .admission import NotAdmittedError
 from .ingress import IDEMPOTENCY_KEY, Desk, desk_of, owned, video_response
 from .keys import Key
+from .media import Media
 from .orders import Order
 from .views import task_view
 
 _STATUS = {"queued": "queued", "running": "in_progress", "completed": "completed"}
 _OURS = frozenset(VideoConfig.model_fields) - {"resolution", "duration"}
+_TOP = ("plan", "last_frame", "extend")
 _BRACKETS = re.compile(r"^(\w+)\[(\w+)\]$")
 Owned = Annotated[sa.RowMapping, Depends(owned)]
 router = APIRouter(prefix="/v1/videos", tags=["openai"])
@@ -99,7 +101,13 @@ async def remix(row: Owned, request: Request, key: Annotated[Key, Depends(guards
     before = GenerateRequest.model_validate_json(row["request"])
     seed = Order.from_json(row["order"]).seed
     config = before.config.model_copy(update={"seed": seed})
-    wanted = _validated({"prompt": fields.get("prompt"), "config": config.model_dump()})
+    again = before.model_dump(include={"extend"}) | {"prompt": fields.get("prompt"), "config": config.model_dump()}
+    media, order = Media(desk_of(request).settings.state, row["id"]), Order.from_json(row["order"])
+    if order.first_frame and before.extend is None:
+        again["first_frame"] = pictures.as_text(await asyncio.to_thread(media.load_picture, "first"))
+    if order.last_frame:
+        again["last_frame"] = pictures.as_text(await asyncio.to_thread(media.load_picture, "last"))
+    wanted = _validated(again)
     made = await asyncio.to_thread(desk_of(request).submit, key, wanted, None, row["id"])
     return JSONResponse(await _video(desk_of(request), made.row), headers={"x-should-retry": "false"})
 
@@ -137,9 +145,11 @@ async def _fields(request: Request) -> dict:
     try:
         if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
             async with request.form(max_files=1, max_fields=100) as form:
-                if any(isinstance(value, UploadFile) for value in form.values()):
-                    raise _unsupported("input_reference", "this model makes videos from text alone")
-                return _unbracketed({name: str(value) for name, value in form.items()})
+                texts = {name: value for name, value in form.items() if isinstance(value, str)}
+                for name, value in form.items():
+                    if isinstance(value, UploadFile):  # checked as a picture when the task is admitted
+                        texts[name] = pictures.as_text(await value.read())
+                return _unbracketed(texts)
     except (ValueError, HTTPException) as error:
         raise NotAdmittedError("the form cannot be read", status=400, code="invalid_body") from error
     fields = guards.json_body(await request.body())
@@ -161,14 +171,16 @@ def _unbracketed(form: dict[str, str]) -> dict:
 
 
 def _translated(fields: dict) -> GenerateRequest:
-    if fields.get("input_reference") is not None:
-        raise _unsupported("input_reference", "this model makes videos from text alone")
     config = {name: fields[name] for name in _OURS if fields.get(name) is not None}
     if fields.get("size") is not None:
         config["resolution"] = fields["size"]
     if fields.get("seconds") is not None:
         config["duration"] = fields["seconds"]
-    return _validated({"prompt": fields.get("prompt"), "config": config})
+    reference = fields.get("input_reference")
+    if isinstance(reference, dict):  # the JSON form
+        reference = reference.get("image_url")
+    ours = {name: fields[name] for name in _TOP if fields.get(name) is not None}
+    return _validated({"prompt": fields.get("prompt"), "config": config, "first_frame": reference, **ours})
 
 
 def _validated(given: dict) -> GenerateRequest:
@@ -177,7 +189,3 @@ def _validated(given: dict) -> GenerateRequest:
         return GenerateRequest.model_validate(given)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
-
-
-def _unsupported(field: str, why: str) -> NotAdmittedError:
-    return NotAdmittedError(why, status=400, code="unsupported", field=field)

@@ -3,10 +3,17 @@ weights give equal bytes, whichever replica works on them and whatever runs besi
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from kling.pipeline import Generation
+
+@dataclass(frozen=True, kw_only=True)
+class OrderedMove:
+    """A camera move, as `kling.camera.moves.Move` takes it."""
+
+    kind: str
+    direction: str | None = None
+    word: str | None = None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,31 +28,40 @@ class Order:
     guidance: float
     seed: int
     use_plan: bool = True  # decide what happens before drawing; False: text alone
+    understanding: bool = True  # from the prompt, where no plan is given
+    physics: bool = True  # simulated trajectories condition the model
+    camera: bool = True  # the camera's path does
+    auto_camera: bool = False  # chosen from what happens
+    moves: tuple[OrderedMove, ...] = ()
+    plan: dict[str, Any] | None = None  # a ScenePlan as JSON: the caller's own
+    # SHA-256 of pictures in the task's folder (media.py), "": none. The first one of an extension is the last frame of
+    # the video it continues, of which ``before_frames`` come first in the result.
+    first_frame: str = ""
+    last_frame: str = ""
+    before_frames: int = 0
+    chunk: int = 0  # latent frames a chunk of a realtime roll-out; 0: the clip as a whole
+    target_ms_per_frame: float | None = None
 
     @property
     def duration_s(self) -> float:
         """First frame to last."""
         return (self.num_frames - 1) / self.fps
 
-    def generation(self) -> "Generation":
-        from kling.pipeline import Generation  # loads the networks' libraries, which only ranks need
+    @property
+    def total_frames(self) -> int:
+        """Of the result: an extension's first frame is the last of what it continues."""
+        return self.num_frames + max(0, self.before_frames - 1)
 
-        return Generation(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            width_px=self.width_px,
-            height_px=self.height_px,
-            num_frames=self.num_frames,
-            fps=float(self.fps),
-            seed=self.seed,
-            num_steps=self.num_steps,
-            guidance=self.guidance,
-            use_plan=self.use_plan,
-        )
+    @property
+    def planned(self) -> bool:
+        """Whether a ScenePlan is made or given."""
+        return self.use_plan and (self.understanding or self.plan is not None or bool(self.moves))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Order":
-        return cls(**json.loads(text))
+        given = json.loads(text)
+        given["moves"] = tuple(OrderedMove(**move) for move in given.get("moves", ()))
+        return cls(**given)

@@ -5,9 +5,9 @@ Light to import: the leader makes these actors without loading the networks' lib
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import ray
@@ -17,7 +17,10 @@ from kling.errors import InternalError
 from .orders import Order
 
 if TYPE_CHECKING:
-    from .work import Denoiser, FrameMaker
+    from .frames import FrameMaker
+    from .work import Denoiser
+
+Worker = TypeVar("Worker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +30,26 @@ class RankSettings:
     preset: str
     weights: str | None  # None: the packaged ones
     state: str
-    num_ranks: int
+    num_ranks: int  # even: half of them take each branch of guidance; the rest of the division is by attention heads
     num_threads: int  # of one process
     device: str = "cpu"
+
+    @property
+    def guidance_ranks(self) -> int:
+        return 2 if self.num_ranks % 2 == 0 else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One attempt at a task, as the engine gives it to its processes."""
+
+    task_id: str
+    attempt: int
+    order: Order
+
+    @property
+    def name(self) -> str:
+        return f"{self.task_id}:{self.attempt}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +69,36 @@ class Decoded:
     num_frames: int
     video_bytes: int = 0
     sha256: str = ""
+    pace: tuple[dict, ...] = ()  # kling.schema.Pace of each chunk of a realtime task
+
+
+class _Process:
+    """What the leader may ask of any of its processes while it works."""
+
+    def __init__(self) -> None:
+        self._stopped = ""  # the attempt that is to stop; a later attempt at the same task is not meant
+
+    @ray.method(concurrency_group="health")
+    def ping(self) -> tuple[int, float]:
+        """This process's id, and when it was started."""
+        return os.getpid(), psutil.Process().create_time()
+
+    @ray.method(concurrency_group="control")
+    def stop(self, attempt: str) -> None:
+        self._stopped = attempt
+
+    def _wants_stop(self, job: Job) -> Callable[[], bool]:
+        return lambda: self._stopped == job.name
 
 
 @ray.remote(concurrency_groups={"health": 1, "control": 1})  # type: ignore[call-overload]
-class Rank:
+class Rank(_Process):
     """One rank. The leader makes it, loads it, and asks it for tasks one at a time."""
 
     def __init__(self, settings: RankSettings, index: int):
+        super().__init__()
         self._settings, self._index = settings, index
         self._denoiser: Denoiser | None = None
-        self._stop = ""  # the task that is to stop
 
     def address(self) -> str:
         """Where the group meets: a free port of this node."""
@@ -74,59 +114,36 @@ class Rank:
 
     def calibrate(self) -> tuple[float, int, int]:
         """Seconds, idle bytes, extra bytes at the peak (see work.py); all ranks of a group at once."""
-        if self._denoiser is None:
-            raise InternalError("a rank was asked to work before it was loaded")
-        return self._denoiser.calibrate()
+        return _loaded(self._denoiser).calibrate()
 
-    @ray.method(concurrency_group="health")
-    def ping(self) -> tuple[int, float]:
-        return _me()
-
-    @ray.method(concurrency_group="control")
-    def stop(self, task_id: str) -> None:
-        self._stop = task_id
-
-    def make(self, task_id: str, order: Order) -> Iterator[Event]:
+    def make(self, job: Job) -> Iterator[Event]:
         """Denoise one task from its last saved state; ends with `denoised`, the state saved, or with `stopped`."""
-        if self._denoiser is None:
-            raise InternalError("a rank was asked to work before it was loaded")
-        yield from self._denoiser.run(task_id, order, lambda: self._stop == task_id)
+        yield from _loaded(self._denoiser).run(job, self._wants_stop(job))
 
 
 @ray.remote(concurrency_groups={"health": 1, "control": 1})  # type: ignore[call-overload]
-class Decoder:
+class Decoder(_Process):
     """Latents to frames to mp4, in a process of its own, so that the ranks go on with the next task."""
 
     def __init__(self, settings: RankSettings):
+        super().__init__()
         self._settings = settings
         self._maker: FrameMaker | None = None
-        self._stop = ""
 
     def load(self) -> None:
-        from .work import FrameMaker
+        from .frames import FrameMaker
 
         self._maker = FrameMaker(self._settings)
 
     def calibrate(self) -> tuple[float, int, int]:
-        if self._maker is None:
-            raise InternalError("the decoder was asked to work before it was loaded")
-        return self._maker.calibrate()
+        return _loaded(self._maker).calibrate()
 
-    @ray.method(concurrency_group="health")
-    def ping(self) -> tuple[int, float]:
-        return _me()
-
-    @ray.method(concurrency_group="control")
-    def stop(self, task_id: str) -> None:
-        self._stop = task_id
-
-    def decode(self, task_id: str, order: Order) -> Iterator[Decoded]:
+    def decode(self, job: Job) -> Iterator[Decoded]:
         """Frames to storage as they come, then the whole video."""
-        if self._maker is None:
-            raise InternalError("the decoder was asked to work before it was loaded")
-        yield from self._maker.run(task_id, order, lambda: self._stop == task_id)
+        yield from _loaded(self._maker).run(job, self._wants_stop(job))
 
 
-def _me() -> tuple[int, float]:
-    """This process's id, and when it was started."""
-    return os.getpid(), psutil.Process().create_time()
+def _loaded(worker: Worker | None) -> Worker:
+    if worker is None:
+        raise InternalError("a process was asked to work before it was loaded")
+    return worker

@@ -20,6 +20,8 @@ import sqlalchemy as sa
 
 from kling.errors import StorageError
 
+from .keys import refund
+
 LEASE_S = 15.0
 _FAIR_S = 600.0  # how long a started task counts against its key's turn
 MAX_CRASHES = 4  # a task that took this many workers with it is not tried again
@@ -62,6 +64,8 @@ TASKS = sa.Table(
     sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("external_id", sa.String(128)),
     sa.Column("parent", sa.String(40)),  # the task this one is a remix of
+    sa.Column("charged_s", sa.Float, nullable=False, server_default="0"),  # taken from the key's quota
+    sa.Column("kind", sa.String(8), nullable=False, server_default="text"),  # text | image | extend
     sa.Column("callback_url", sa.Text),
     sa.Column("callback_state", sa.String(10)),  # due | done | given up
     sa.Column("callback_tries", sa.Integer, nullable=False, default=0),
@@ -75,7 +79,7 @@ WORKERS = sa.Table(
     "workers",
     _metadata,
     sa.Column("id", sa.String(80), primary_key=True),
-    sa.Column("status", sa.String(10), nullable=False),  # loading | ready | draining | broken
+    sa.Column("status", sa.String(10), nullable=False),  # loading | ready | broken | gone
     sa.Column("detail", sa.Text, nullable=False, default=""),
     sa.Column("seen_at", sa.Float, nullable=False),
     sa.Column("pids", sa.Text, nullable=False, default="[]"),  # of its ranks, for operators
@@ -91,6 +95,7 @@ class LostLeaseError(Exception):
 class NewTask:
     """What admission hands to the store."""
 
+    id: str  # from `new_id`
     owner: str
     request: str
     order: str
@@ -103,7 +108,13 @@ class NewTask:
     idempotency_key: str | None = None
     external_id: str | None = None
     parent: str | None = None
+    kind: str = "text"
+    charged_s: float = 0.0
     callback_url: str | None = None
+
+
+def new_id() -> str:
+    return f"task_{secrets.token_hex(12)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +126,7 @@ class Claim:
     attempt: int
     order: str
     deadline_at: float | None
+    created_at: float
 
 
 class TaskStore:
@@ -124,6 +136,7 @@ class TaskStore:
         self.engine = connect(url)
         try:
             _metadata.create_all(self.engine)
+            _add_columns(self.engine)
         except sa.exc.SQLAlchemyError as error:
             raise StorageError(f"cannot use the task database ({_reason(error)})", where=_masked(url)) from error
 
@@ -134,16 +147,13 @@ class TaskStore:
 
     def add(self, connection: sa.Connection, task: NewTask) -> str:
         """Insert a queued task inside the caller's transaction; returns its id. The caller has looked for a replay."""
-        task_id = f"task_{secrets.token_hex(12)}"
         values = {name: getattr(task, name) for name in NewTask.__dataclass_fields__ if name != "deadline_s"}
         now, due = time.time(), "due" if task.callback_url else None
         deadline = None if task.deadline_s is None else now + task.deadline_s
         connection.execute(
-            TASKS.insert().values(
-                id=task_id, state="queued", created_at=now, deadline_at=deadline, callback_state=due, **values
-            )
+            TASKS.insert().values(state="queued", created_at=now, deadline_at=deadline, callback_state=due, **values)
         )
-        return task_id
+        return task.id
 
     def replayed(self, connection: sa.Connection, owner: str, idempotency_key: str) -> sa.RowMapping | None:
         where = (TASKS.c.owner == owner) & (TASKS.c.idempotency_key == idempotency_key)
@@ -176,8 +186,9 @@ class TaskStore:
             rows = list(connection.execute(query.order_by(*order).limit(limit + 1)).mappings())
         return rows[:limit], len(rows) > limit
 
-    def offset_page(self, owner: str, *, limit: int, offset: int) -> list[sa.RowMapping]:
-        query = sa.select(TASKS).where(TASKS.c.owner == owner).order_by(TASKS.c.created_at.desc(), TASKS.c.id.desc())
+    def offset_page(self, owner: str, kind: str, *, limit: int, offset: int) -> list[sa.RowMapping]:
+        mine = (TASKS.c.owner == owner) & (TASKS.c.kind == kind)
+        query = sa.select(TASKS).where(mine).order_by(TASKS.c.created_at.desc(), TASKS.c.id.desc())
         with self.reading() as connection:
             return list(connection.execute(query.limit(limit).offset(offset)).mappings())
 
@@ -219,6 +230,7 @@ class TaskStore:
                         attempt=row["attempt"] + 1,
                         order=row["order"],
                         deadline_at=row["deadline_at"],
+                        created_at=row["created_at"],
                     )
 
     def renew(self, claim: Claim, *, lease_s: float = LEASE_S) -> bool:
@@ -245,10 +257,12 @@ class TaskStore:
             self._write(
                 connection, claim, state="failed", finished_at=time.time(), error_code=code, error_message=message
             )
+            _give_back(connection, claim.id)
 
     def cancelled(self, claim: Claim) -> None:
         with self.engine.begin() as connection:
             self._write(connection, claim, state="cancelled", finished_at=time.time())
+            _give_back(connection, claim.id)
 
     def release(self, claim: Claim, *, crashed: bool) -> None:
         """Give the task back at once (it stays `running`; whoever claims it next goes on from its saved latent)."""
@@ -270,7 +284,9 @@ class TaskStore:
             ended = connection.execute(
                 TASKS.update().where(waiting).values(state="cancelled", cancel=True, finished_at=time.time())
             )
-            if ended.rowcount == 0:
+            if ended.rowcount:
+                _give_back(connection, task_id)
+            else:
                 running = (TASKS.c.id == task_id) & (TASKS.c.state == "running")
                 connection.execute(TASKS.update().where(running).values(cancel=True))
 
@@ -329,7 +345,8 @@ class TaskStore:
 
     def forget_worker(self, worker: str) -> None:
         with self.engine.begin() as connection:
-            connection.execute(WORKERS.delete().where(WORKERS.c.id == worker))
+            # What it measured stays known for an hour: admission goes on with it while no replica runs.
+            connection.execute(WORKERS.update().where(WORKERS.c.id == worker).values(status="gone"))
 
 
 def connect(url: str) -> sa.Engine:
@@ -352,6 +369,17 @@ def connect(url: str) -> sa.Engine:
             connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _add_columns(engine: sa.Engine) -> None:
+    """A database of an earlier version gets the columns it lacks (all of them have a default)."""
+    for table in (TASKS, WORKERS):
+        known = {column["name"] for column in sa.inspect(engine).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                made = sa.schema.CreateColumn(column).compile(engine)
+                with engine.begin() as connection:
+                    connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {made}"))
 
 
 def _LEASABLE(now: float) -> sa.ColumnElement[bool]:  # noqa: N802 - reads as a constant condition
@@ -397,11 +425,23 @@ def _next_task(now: float) -> sa.Select:
 
 def _end(connection: sa.Connection, row: sa.RowMapping, state: str, *, code: str, message: str) -> None:
     """End a task nobody owns; the fence moves on so that a late worker finds itself shut out."""
-    connection.execute(
+    ended = connection.execute(
         TASKS.update()
         .where((TASKS.c.id == row["id"]) & (TASKS.c.fence == row["fence"]))
         .values(state=state, error_code=code, error_message=message, finished_at=time.time(), fence=row["fence"] + 1)
     )
+    if ended.rowcount:
+        _give_back(connection, row["id"])
+
+
+def _give_back(connection: sa.Connection, task_id: str) -> None:
+    """In the transaction that ends a task without a video: its quota back, once. What the owner cancelled while it was
+    made is paid for as far as it was made."""
+    row = connection.execute(sa.select(TASKS).where(TASKS.c.id == task_id)).mappings().one()
+    if row["charged_s"] > 0:
+        made = row["step"] / row["num_steps"] if row["state"] == "cancelled" and row["num_steps"] else 0.0
+        refund(connection, row["owner"], row["charged_s"] * (1 - made), row["created_at"])
+        connection.execute(TASKS.update().where(TASKS.c.id == task_id).values(charged_s=row["charged_s"] * made))
 
 
 def _masked(url: str) -> str:

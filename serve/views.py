@@ -31,7 +31,7 @@ def task_view(row: sa.RowMapping, ahead: tuple[int, float] | None = None, num_wo
             video_url=content,
             thumbnail_url=f"{content}?variant=thumbnail",
             spritesheet_url=f"{content}?variant=spritesheet",
-            duration_s=order.duration_s,
+            duration_s=(order.total_frames - 1) / order.fps,
             **made,
         )
     error = TaskProblem(code=row["error_code"], message=row["error_message"] or "") if row["error_code"] else None
@@ -55,7 +55,7 @@ def task_view(row: sa.RowMapping, ahead: tuple[int, float] | None = None, num_wo
         granted=Granted(
             width_px=order.width_px,
             height_px=order.height_px,
-            num_frames=order.num_frames,
+            num_frames=order.total_frames,
             fps=order.fps,
             num_steps=order.num_steps,
             guidance=order.guidance,
@@ -68,6 +68,7 @@ def task_view(row: sa.RowMapping, ahead: tuple[int, float] | None = None, num_wo
         status_url=f"{API_PREFIX}/status/{task_id}",
         stream_url=f"{API_PREFIX}/stream/{task_id}",
         events_url=f"{API_PREFIX}/events/{task_id}",
+        plan_url=f"{API_PREFIX}/plan/{task_id}" if order.planned else None,
     )
 
 

@@ -1,40 +1,77 @@
-"""The computing of a replica's processes, without Ray: denoise as one of several ranks, decode, keep states.
+"""The computing of a rank, without Ray: denoise as one of several ranks, keep states, tell how far it is.
 
-With two ranks and guidance, rank 0 evaluates the prompt's branch and rank 1 the other (CFG parallel): they exchange
-velocities by gloo or NCCL and both combine them, so both hold the same state after every step. After each step all
-ranks take rank 0's word on whether to stop: a cancelled task ends on all of them at the same step, none left waiting.
+With an even number of ranks, half of them evaluate the prompt's branch of guidance and half the other (CFG parallel);
+within each half the attention heads are divided (sequence parallel, `kling.model.parallel`). They exchange velocities
+by gloo or NCCL and all combine them, so all hold the same state after every step. After each step all ranks take
+rank 0's word on whether to stop: a cancelled task ends on all of them at the same step, none left waiting.
 """
 
 import datetime as dt
-import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import torch as tensor_files
-from torch import Tensor
+from torch import Tensor, nn
 
 from kling import storage
-from kling.diffusion.guidance import combine
-from kling.diffusion.samplers import State, Velocity
+from kling.diffusion.given import holding
+from kling.diffusion.guidance import combine, guided
+from kling.diffusion.samplers import Velocity
 from kling.errors import InternalError
-from kling.media.video import encode_mp4
-from kling.model.checkpoint import load_part
-from kling.model.vae import VideoVAE
-from kling.pipeline import PACKAGED_WEIGHTS, Job, build, to_uint8
-from kling.presets import get_preset
+from kling.model.checkpoint import fill, read_card
+from kling.model.dit import DiT
+from kling.model.parallel import Mesh, ParallelDiT, make_mesh
+from kling.model.text import TextStates
+from kling.pipeline import PACKAGED_WEIGHTS, Job, Pipeline, build
 
+from .latents import load_state, save_state
 from .media import Media
 from .orders import Order
-from .ranks import Decoded, Event, RankSettings
+from .ranks import Event, RankSettings
+from .ranks import Job as Task
+from .realtime import Roller, Stopped
+from .scenes import prepared
+
+Loaded = TypeVar("Loaded")
 
 SAVE_EVERY_S = 2.0
 _COLLECTIVE_TIMEOUT_S = 600  # frozen ranks are found by their pings, long before
-_STATE_PARTS = ("x", "v", "x0")
+
+
+class Ranks:
+    """The ranks of a replica as one of them sees them: what rank 0 says, all say."""
+
+    def __init__(self, settings: RankSettings, index: int, address: str):
+        self.index, self.size = index, settings.num_ranks
+        if self.size > 1:
+            dist.init_process_group(
+                "nccl" if settings.device.startswith("cuda") else "gloo",
+                init_method=address,
+                rank=index,
+                world_size=self.size,
+                timeout=dt.timedelta(seconds=_COLLECTIVE_TIMEOUT_S),
+            )
+        guidance = settings.guidance_ranks
+        self.mesh: Mesh = make_mesh(heads=self.size // guidance, guidance=guidance) if self.size > 1 else Mesh()
+
+    def agreed_number(self, value: int) -> int:
+        """Rank 0's number, on every rank."""
+        if self.size == 1:
+            return value
+        word = torch.tensor([value])
+        dist.broadcast(word, src=0)
+        return int(word.item())
+
+    def agreed(self, load: Callable[[], Loaded]) -> Loaded:
+        """What rank 0 loads, on every rank: two reads of a file could see two states."""
+        box: list = [load() if self.index == 0 else None]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
 
 
 class Denoiser:
@@ -47,36 +84,58 @@ class Denoiser:
     def __init__(self, settings: RankSettings, index: int, address: str):
         torch.set_num_threads(settings.num_threads)
         self._settings, self._index = settings, index
-        if settings.num_ranks > 1:
-            dist.init_process_group(
-                "nccl" if settings.device.startswith("cuda") else "gloo",
-                init_method=address,
-                rank=index,
-                world_size=settings.num_ranks,
-                timeout=dt.timedelta(seconds=_COLLECTIVE_TIMEOUT_S),
-            )
+        self._ranks = Ranks(settings, index, address)
         self._pipeline = build(settings.preset, weights=settings.weights)
+        share_weights(self._pipeline, settings.weights or str(PACKAGED_WEIGHTS / settings.preset))
+        self._token_step_s = 1e-3  # until it is measured
+        divided = self._ranks.mesh.heads.size > 1
+        self._model: DiT | ParallelDiT = (
+            ParallelDiT(self._pipeline.dit, self._ranks.mesh) if divided else self._pipeline.dit
+        )
 
-    def run(self, task_id: str, order: Order, wants_stop: Callable[[], bool]) -> Iterator[Event]:
+    @torch.no_grad()
+    def run(self, task: Task, wants_stop: Callable[[], bool]) -> Iterator[Event]:
         """Denoise from the last saved state; ends with `denoised`, the state saved, or with `stopped`."""
+        order = task.order
         yield Event(stage="text", num_steps=order.num_steps)
-        media = Media(self._settings.state, task_id)
-        job = self._pipeline.prepare(order.generation())
-        saved = self._agreed_state(media)
-        saved_at, started = time.monotonic(), time.monotonic()
+        media = Media(self._settings.state, task.task_id)
+        job = prepared(self._pipeline, order, media)
+        if self._index == 0 and job.plan is not None:
+            media.save_plan(job.plan.model_dump_json())
+        steps = self._chunks(job, order, media, wants_stop) if order.chunk else self._whole(job, media, wants_stop)
+        step, num_steps, started = 0, 0, time.monotonic()
+        try:
+            for step, num_steps in steps:
+                now = time.monotonic()
+                yield Event(stage="denoise", step=step, num_steps=num_steps, step_s=now - started)
+                started = time.monotonic()
+        except Stopped:
+            yield Event(stage="stopped", step=step, num_steps=num_steps)
+            return
+        yield Event(stage="denoised", step=num_steps, num_steps=num_steps)
+
+    def _whole(self, job: Job, media: Media, wants_stop: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+        """All frames together; (step, of how many) after each step, the state saved every few seconds."""
+        saved, saved_at = self._ranks.agreed(lambda: load_state(media)), time.monotonic()
+        num_steps = len(job.times) - 1
         for state in self._pipeline.denoise(job, saved, velocity=self._velocity(job)):
-            now = time.monotonic()
-            last = state.step == order.num_steps
-            stop = self._agreed(wants_stop())
+            now, last = time.monotonic(), state.step == num_steps
+            stop = bool(self._ranks.agreed_number(wants_stop()))
             if self._index == 0 and (last or stop or now - saved_at > SAVE_EVERY_S):
                 save_state(media, state)
                 saved_at = now
-            step_s, started = now - started, time.monotonic()
-            yield Event(stage="denoise", step=state.step, num_steps=order.num_steps, step_s=step_s)
+            yield state.step, num_steps
             if stop and not last:
-                yield Event(stage="stopped", step=state.step, num_steps=order.num_steps)
-                return
-        yield Event(stage="denoised", step=order.num_steps, num_steps=order.num_steps)
+                raise Stopped
+
+    def _chunks(
+        self, job: Job, order: Order, media: Media, wants_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, int]]:
+        """Chunk after chunk, each saved as soon as it is clean; (latent frames, of how many) after each."""
+        texts = self._branches(job)
+        step_s = self._token_step_s * self._pipeline.dit.grid(job.noise).frame_tokens
+        roller = Roller(self._pipeline, self._model, self._ranks, job, texts, order, step_s=step_s)
+        yield from roller.run(media, wants_stop)
 
     def calibrate(self) -> tuple[float, int, int]:
         """Seconds of one step at the preset's own clip, this process's bytes when idle, and extra bytes at the peak."""
@@ -85,94 +144,58 @@ class Denoiser:
             prompt="a ball", negative_prompt="", width_px=clip.width_px, height_px=clip.height_px,
             num_frames=clip.num_frames, fps=clip.fps, num_steps=3, guidance=self._pipeline.preset.guidance, seed=0,
         )  # fmt: skip
-        job = self._pipeline.prepare(order.generation())
+        job = prepared(self._pipeline, order, Media(self._settings.state, "none"))
         forget_peak()
         times = []
         for _ in self._pipeline.denoise(job, velocity=self._velocity(job)):
             times.append(time.monotonic())
+        self._token_step_s = (times[-1] - times[-2]) / self._pipeline.dit.grid(job.noise).num_tokens
         return times[-1] - times[-2], idle, max(0, memory_bytes(peak=True) - idle)
 
-    def _agreed(self, stop: bool) -> bool:
-        """Rank 0's word, on every rank."""
-        if self._settings.num_ranks == 1:
-            return stop
-        word = torch.tensor([int(stop)])
-        dist.broadcast(word, src=0)
-        return bool(word.item())
+    def _branches(self, job: Job) -> list[TextStates]:
+        """The texts this rank evaluates: both branches of guidance, or its own half's. The prompt alone without."""
+        if job.guidance.scale == 1.0:
+            return [job.text]
+        if self._ranks.mesh.guidance.size == 1:
+            return [job.text, job.negative]
+        return [job.text if self._ranks.mesh.guidance.index == 0 else job.negative]
 
-    def _agreed_state(self, media: Media) -> State | None:
-        """Rank 0 reads the saved state for all: two reads of a file could see two states."""
-        state = load_state(media) if self._index == 0 else None
-        if self._settings.num_ranks > 1:
-            box = [state]
-            dist.broadcast_object_list(box, src=0)
-            state = box[0]
-        return state
+    def _velocity(self, job: Job) -> Velocity:
+        """The guided velocity, each rank evaluating its part of it."""
+        given = job.controls
+        first, last = (given.first_frame, given.last_frame) if given is not None else (None, None)
 
-    def _velocity(self, job: Job) -> Velocity | None:
-        """CFG parallel; None (the pipeline's own) with one rank."""
-        if self._settings.num_ranks == 1:
-            return None
-        dit = self._pipeline.dit
-        mine = job.text if self._index == 0 else job.negative
+        def branch(text: TextStates) -> Velocity:
+            context = self._model.prepare(text.states, text_mask=text.mask, controls=given)
+            return holding(lambda x, t: self._model(x, t, context), first, last)
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            if not job.guidance.acts_at(float(t[0])):
-                return dit(x, t, job.text.states, text_mask=job.text.mask, controls=job.controls)
-            own = dit(x, t, mine.states, text_mask=mine.mask, controls=job.controls).contiguous()
-            branches = [torch.empty_like(own) for _ in range(2)]
-            dist.all_gather(branches, own)
-            return combine(branches[0], branches[1], job.guidance)
+        branches, mesh = [branch(text) for text in self._branches(job)], self._ranks.mesh
+        if len(branches) == 2:
+            return guided(branches[0], branches[1], job.guidance)
+        if job.guidance.scale == 1.0:
+            return branches[0]
 
-        return velocity
+        def halves(x: Tensor, t: Tensor) -> Tensor:
+            conditional, unconditional = mesh.both_halves(branches[0](x, t)).chunk(2)
+            return combine(conditional, unconditional, job.guidance)
+
+        return halves
 
 
-class FrameMaker:
-    """The VAE's decoder and the encoder of files.
-
-    Raises:
-        CheckpointError: the weights are missing or of another model.
-    """
-
-    def __init__(self, settings: RankSettings):
-        torch.set_num_threads(settings.num_threads)
-        self._settings = settings
-        preset = get_preset(settings.preset)
-        vae = VideoVAE(preset.vae)
-        load_part(settings.weights or str(PACKAGED_WEIGHTS / preset.name), "vae", vae)
-        self._vae = vae.eval().requires_grad_(False)
-
-    def run(self, task_id: str, order: Order, wants_stop: Callable[[], bool]) -> Iterator[Decoded]:
-        """Frames to storage as they come, then the whole video; memory holds one latent frame's pixels at a time."""
-        media = Media(self._settings.state, task_id)
-        state = load_state(media)
-        if state is None or state.step != order.num_steps:
-            raise InternalError("a task came to the decoder without its latents", where=task_id)
-        with tempfile.TemporaryDirectory(prefix="kling-") as folder:
-            file = Path(folder) / "video.mp4"  # a name, so that the index can be moved to the front
-            for count in encode_mp4(file, self._frames(media, state.x), fps=order.fps):
-                if wants_stop():
-                    return
-                yield Decoded(num_frames=count)
-            data = file.read_bytes()
-        media.save_video(data)
-        yield Decoded(num_frames=order.num_frames, video_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-    def calibrate(self) -> tuple[float, int, int]:
-        """Seconds to decode one pixel of one frame, this process's bytes when idle, and extra bytes at the peak."""
-        vae, idle = self._vae.config, memory_bytes()
-        latents = torch.zeros(1, vae.z_dim, 3, 16, 16)
-        forget_peak()
-        started = time.monotonic()
-        frames = sum(video.shape[2] for video in self._vae.decode_stream(latents))
-        pixels = frames * (16 * vae.stride_px) ** 2
-        return (time.monotonic() - started) / pixels, idle, max(0, memory_bytes(peak=True) - idle)
-
-    def _frames(self, media: Media, latents: Tensor) -> Iterator[np.ndarray]:
-        for index, video in enumerate(self._vae.decode_stream(latents)):
-            frames = to_uint8(video)
-            media.save_frames(index, frames)
-            yield from frames
+def share_weights(pipeline: Pipeline, uri: str) -> None:
+    """Put the weights file's own pages, mapped from disk, in the place of the loaded copies: all processes of a node
+    then hold them once. Weights that are not on a local disk, or of another precision, stay copies."""
+    if not storage.is_local(uri):
+        return
+    parts: tuple[tuple[str, nn.Module], ...] = (("dit", pipeline.dit), ("vae", pipeline.vae), ("text", pipeline.text))
+    card = read_card(uri)
+    for name, module in parts:
+        tensors: dict[str, Tensor] = {}
+        for file in card.parts[name].files:
+            tensors.update(tensor_files.load_file(storage.resolve(storage.join(uri, file.name))[1]))
+        held = module.state_dict(keep_vars=True)
+        if all(tensors[key].dtype == value.dtype for key, value in held.items() if key in tensors):
+            fill(module, tensors)
 
 
 def memory_bytes(*, peak: bool = False) -> int:
@@ -187,19 +210,3 @@ def memory_bytes(*, peak: bool = False) -> int:
 def forget_peak() -> None:
     """Start a new peak (Linux: proc_pid_clear_refs, value 5)."""
     Path("/proc/self/clear_refs").write_text("5")
-
-
-def save_state(media: Media, state: State) -> None:
-    """The sampler's whole state: going on from it gives what never stopping gives."""
-    tensors = {name: getattr(state, name) for name in _STATE_PARTS if getattr(state, name) is not None}
-    named = {f"{name}.{state.step}": tensor.contiguous() for name, tensor in tensors.items()}
-    storage.write_bytes(media.latent, tensor_files.save(named))
-
-
-def load_state(media: Media) -> State | None:
-    if not storage.exists(media.latent):
-        return None
-    tensors = tensor_files.load(storage.read_bytes(media.latent))
-    step = int(next(iter(tensors)).rpartition(".")[2])
-    named: dict[str, Tensor] = {name.rpartition(".")[0]: tensor for name, tensor in tensors.items()}
-    return State(x=named["x"], step=step, v=named.get("v"), x0=named.get("x0"))

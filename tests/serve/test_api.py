@@ -59,6 +59,9 @@ def api(tmp_path_factory) -> Api:
         ({"camera_control": {"type": "fly"}}, "config.camera_control.type"),
         ({"negative_prompt": "x" * 2501}, "config.negative_prompt"),
         ({"style": "a\x00b"}, "config.style"),
+        ({"camera_control": {"type": "pan", "direction": "in"}}, "config.camera_control"),
+        ({"physics": "maybe"}, "config.physics"),
+        ({"target_ms_per_frame": 100}, "body"),
         ({"unknown": 1}, "config.unknown"),
     ],
 )

@@ -3,14 +3,17 @@
 import base64
 import hashlib
 import hmac
+import io
 import json
 import time
 
 import httpx
 import openai
 import pytest
+from PIL import Image
 
 from serve.media import Media
+from serve.pictures import pixels
 
 from .test_api import Api
 
@@ -22,8 +25,6 @@ def api(tmp_path_factory) -> Api:
 
 @pytest.fixture(scope="module")
 def video() -> bytes:
-    import io
-
     import numpy as np
 
     from kling.media.video import write_mp4
@@ -39,6 +40,12 @@ def finish(api: Api, video: bytes) -> None:
         Media(api.desk.settings.state, claim.id).save_video(video)
         sha256 = hashlib.sha256(video).hexdigest()
         api.desk.store.complete(claim, {"num_bytes": len(video), "sha256": sha256, "num_frames": 17})
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((width, height), 60).convert("RGB").save(file, "PNG")
+    return file.getvalue()
 
 
 class _InProcess(httpx.BaseTransport):
@@ -88,6 +95,15 @@ def test_fields_of_ours_pass_through_a_form(api: Api, sdk: openai.OpenAI):
     assert order["seed"] == 7 and order["num_steps"] == 3 and "orbits left" in order["prompt"]
 
 
+def test_an_input_reference_becomes_the_first_frame_and_stays_with_a_remix(api: Api, sdk: openai.OpenAI):
+    made = sdk.videos.create(prompt="a ball", input_reference=("a.png", png(90, 60), "image/png"))
+    again = sdk.videos.remix(made.id, prompt="a cube")
+    orders = [json.loads(row["order"]) for id in (made.id, again.id) if (row := api.desk.store.get(id))]
+    assert orders[0]["first_frame"] and orders[0]["first_frame"] == orders[1]["first_frame"]
+    kept = Media(api.desk.settings.state, again.id).load_picture("first")
+    assert pixels(kept).shape == (64, 64, 3), "fitted to the video's size"
+
+
 def test_a_remix_keeps_the_seed_and_names_its_parent(api: Api, sdk: openai.OpenAI):
     first = sdk.videos.create(prompt="a ball", extra_body={"seed": 7})
     second = sdk.videos.remix(first.id, prompt="a cube")
@@ -110,8 +126,8 @@ def test_bad_input_is_in_their_form(api: Api, sdk: openai.OpenAI):
         sdk.videos.create(prompt="x", size="big")  # type: ignore[arg-type]
     assert caught.value.param == "config.resolution"
     with pytest.raises(openai.BadRequestError) as caught:
-        sdk.videos.create(prompt="x", input_reference=("a.png", b"\x89PNG", "image/png"))
-    assert caught.value.code == "unsupported"
+        sdk.videos.create(prompt="x", input_reference=("a.png", b"\x89PNG" * 9, "image/png"))
+    assert caught.value.param == "first_frame"
     with pytest.raises(openai.NotFoundError):
         sdk.videos.retrieve("video_none")
 
@@ -154,6 +170,30 @@ def test_the_official_format_from_request_to_video(api: Api, video: bytes):
     assert [task["task_id"] for task in listed] == [made["data"]["task_id"]]
 
 
+def test_official_image_to_video_takes_the_shape_of_its_picture_and_is_extended(api: Api, video: bytes):
+    body = {"image": base64.b64encode(png(300, 150)).decode(), "duration": "5", "camera_control": None}
+    made = api.post("/v1/videos/image2video", json=body).json()["data"]
+    row = api.desk.store.get(made["task_id"])
+    assert row is not None
+    order = json.loads(row["order"])
+    assert order["width_px"] > 1.5 * order["height_px"] and order["first_frame"] and row["kind"] == "image"
+    assert api.post("/v1/videos/video-extend", json={"video_id": made["task_id"]}).json()["code"] == 1201, "not ready"
+    finish(api, video)
+    more = api.post("/v1/videos/video-extend", json={"video_id": made["task_id"]}).json()["data"]
+    row = api.desk.store.get(more["task_id"])
+    assert row is not None
+    longer = json.loads(row["order"])
+    assert (longer["width_px"], longer["fps"]) == (order["width_px"], order["fps"])
+    assert longer["before_frames"] == order["num_frames"] and longer["num_frames"] == 41
+    assert Media(api.desk.settings.state, more["task_id"]).load_before() == video
+    for path, task in (("image2video", made), ("video-extend", more)):
+        assert api.get(f"/v1/videos/{path}/{task['task_id']}").json()["data"]["task_id"] == task["task_id"]
+        listed = [t["task_id"] for t in api.get(f"/v1/videos/{path}").json()["data"]]
+        assert task["task_id"] in listed and not {made["task_id"], more["task_id"]} <= set(listed)
+    other = api.new_key()
+    assert api.post("/v1/videos/video-extend", json={"video_id": more["task_id"]}, headers=other).status_code == 404
+
+
 @pytest.mark.parametrize(
     "claims", [{"exp": 1.0}, {"exp": 9e12}, {"nbf": 9e9}, {"iss": "nobody"}, {"alg": "none"}, {"exp": "x"}]
 )
@@ -176,5 +216,9 @@ def test_forged_and_expired_tokens_are_refused(api: Api, claims: dict):
 def test_official_bad_input_has_their_codes(api: Api, change: dict):
     answer = api.post("/v1/videos/text2video", json={"prompt": "x", **change})
     assert answer.status_code == 400 and answer.json()["code"] == 1201
-    assert api.post("/v1/videos/image2video", json={"prompt": "x"}).json()["code"] == 1201
+    for path in ("image2video", "video-extend"):
+        assert api.post(f"/v1/videos/{path}", json={"prompt": "x"}).json()["code"] == 1201
+    broken = {"prompt": "x", "image": base64.b64encode(b"no picture at all").decode()}
+    assert api.post("/v1/videos/image2video", json=broken).json()["code"] == 1201
+    assert api.post("/v1/videos/video-extend", json={"video_id": "task_none"}).json()["code"] == 1203
     assert api.get("/v1/videos/text2video/none").json()["code"] == 1203

@@ -138,3 +138,19 @@ def test_live_and_ready_need_no_key_and_other_routes_do(service: Service):
     with service.http(service.new_key("read")) as reader:
         assert reader.get("/tasks").status_code == 200
         assert reader.post("/generate", json={"prompt": "x"}).status_code == 403
+
+
+def test_realtime_frames_leave_while_later_chunks_are_made(service: Service):
+    """The first frame is in a viewer's hands before the ranks have finished."""
+    with service.client() as client:
+        task = client.generate("a ball", config=VideoConfig(seed=4, steps=2, duration=4, realtime=True))
+        first = None
+        for _ in client.stream(task.task_id, format="raw"):
+            first = first or client.get(task.task_id)
+        done = client.wait(task.task_id)
+    assert first is not None and first.status == "running" and first.progress.step < first.progress.num_steps
+    assert done.result is not None and done.result.num_frames == 33
+    assert [chunk.num_frames for chunk in done.result.pace] == [1] + [4] * 8
+    assert done.plan_url is not None
+    with service.http() as http:
+        assert "ball" in http.get(f"/plan/{task.task_id}").json()["objects"][0]["shape"]

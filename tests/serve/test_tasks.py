@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kling.errors import StorageError
-from serve.tasks import MAX_CRASHES, Claim, LostLeaseError, NewTask, TaskStore
+from serve.tasks import MAX_CRASHES, Claim, LostLeaseError, NewTask, TaskStore, new_id
 
 from .conftest import free_port
 
@@ -24,7 +24,7 @@ def a_task(owner="k", **given) -> NewTask:
         "request": "{}", "order": "{}", "adjustments": "[]", "predicted_s": 1.0, "predicted_bytes": 1,
         "priority": 5, "deadline_s": None, "fingerprint": "f",
     }  # fmt: skip
-    return NewTask(owner=owner, **{**values, **given})
+    return NewTask(id=new_id(), owner=owner, **{**values, **given})
 
 
 def add(store: TaskStore, **given) -> str:

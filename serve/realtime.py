@@ -1,0 +1,249 @@
+"""Realtime tasks: chunk-causal roll-out over the ranks of a replica, each chunk in storage as soon as it is clean.
+
+The decoder works on a chunk's frames while the ranks work on the next ones. A killed group goes on from the last chunk:
+its keys and values are computed again from the chunks in storage. With a target pace the steps of each chunk are
+chosen by a `Pacer` on rank 0; when the fewest steps are still too slow, the rest is made at the next smaller size, a
+new part that starts from the last picture.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from kling.diffusion.guidance import combine
+from kling.diffusion.streaming import chunk_sizes, roll_out
+from kling.diffusion.times import sampling_times
+from kling.model.attention import Memory
+from kling.model.controls import Controls
+from kling.model.dit import Context, DiT
+from kling.model.parallel import ParallelDiT
+from kling.model.text import TextStates
+from kling.pipeline import Job, Pipeline
+from kling.shapes import Latents
+
+from .admission import next_smaller
+from .latents import Chunk, load_chunk, save_chunk
+from .media import Media
+from .orders import Order
+from .pace import Pacer
+
+if TYPE_CHECKING:
+    from .work import Ranks
+
+_RECENT = 4  # latent frames that are decoded to get the last picture of a part
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """Rank 0 was told to stop, and all ranks have."""
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """Chunks of one size, and what the model remembers of them."""
+
+    offset: int  # the clip's latent frame that is this part's first
+    num_frames: int  # latent frames from there to the clip's end
+    noise: Latents  # of the whole clip, at this part's size
+    contexts: list[Context]  # one a branch of guidance that this rank evaluates
+    memories: list[list[Memory]]
+    recent: list[Latents] = field(default_factory=list)
+    given: Latents | None = None  # a frame that is shown before, not yet in a chunk
+
+
+class Roller:
+    """One realtime task on one rank.
+
+    Args:
+        texts: the branches of guidance that this rank evaluates.
+        step_s: seconds of one step of one latent frame, as measured at start; a pace is planned with it at first.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, model: DiT | ParallelDiT, ranks: "Ranks", job: Job, texts: list[TextStates],
+        order: Order, *, step_s: float,
+    ):  # fmt: skip
+        self._pipeline, self._model, self._ranks, self._job = pipeline, model, ranks, job
+        self._texts, self._order = texts, order
+        self._total = job.noise.shape[2]
+        self._pacer = None
+        if order.target_ms_per_frame is not None:
+            self._pacer = Pacer(target_s=order.target_ms_per_frame / 1000, most_steps=order.num_steps, step_s=step_s)
+        self._fixed_s = 0.0  # of the chunk in work: what is not sampling steps
+
+    def run(self, media: Media, wants_stop: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+        """(latent frames done, of how many) after each chunk; those that are in storage already are not made again.
+
+        Raises:
+            Stopped: on every rank, at the same step.
+        """
+        saved = self._ranks.agreed(lambda: _saved(media))
+        part, done = self._restored(saved)
+        index, due_from, first = len(saved), time.monotonic(), done
+        while done < self._total:
+            size = self._chunk_size(done)
+            frames = self._num_frames(done + size) - self._num_frames(done)
+            started = time.monotonic()
+            due_s = self._order.chunk * self._pixel_frames if index == 0 else self._num_frames(done + size)
+            due_s -= 0 if index == 0 else self._num_frames(first)
+            steps = self._steps(due_s, started - due_from, size)
+            chunk = self._made(part, done, size, steps, wants_stop)
+            chunk = replace(chunk, seconds=time.monotonic() - started)
+            if self._ranks.index == 0:
+                save_chunk(media, index, chunk)
+            if index == 0:  # nobody can show a frame before the first one is there
+                due_from, first = time.monotonic(), done + chunk.own_frames
+            index, done = index + 1, done + chunk.own_frames
+            yield done, self._total
+            if done < self._total and self._must_shrink(chunk, size, frames):
+                part = self._smaller(part, done)
+
+    def _steps(self, due_frames: int, passed_s: float, size: int) -> int:
+        if self._pacer is None:
+            return self._order.num_steps
+        left_s = due_frames * self._pacer.target_s - passed_s
+        return self._ranks.agreed_number(self._pacer.steps(num_latents=size, left_s=left_s))
+
+    def _must_shrink(self, chunk: Chunk, size: int, num_frames: int) -> bool:
+        if self._pacer is None or not chunk.num_steps:
+            return False
+        self._pacer.measured(num_latents=size, num_steps=chunk.num_steps, seconds=chunk.seconds, fixed_s=self._fixed_s)
+        return bool(self._ranks.agreed_number(self._pacer.too_large(num_latents=size, num_frames=num_frames)))
+
+    # --- one chunk -------------------------------------------------------------------------------------------------
+
+    def _made(self, part: _Part, done: int, size: int, steps: int, wants_stop: Callable[[], bool]) -> Chunk:
+        start = done - part.offset
+        given, part.given = part.given, None
+        if start == 0 and given is not None:  # the clip begins with a picture: nothing to sample
+            self._remember(part, given, 0)
+            return Chunk(x=given, num_steps=0, seconds=0.0)
+
+        def velocity(x: Tensor, t: Tensor, frame: int) -> Tensor:
+            if self._ranks.agreed_number(wants_stop()):
+                raise Stopped
+            branches = [self._evaluated(part, i, x, t, frame) for i in range(len(part.contexts))]
+            if self._job.guidance.scale == 1.0:
+                return branches[0]
+            if len(branches) == 1:
+                branches = list(self._ranks.mesh.both_halves(branches[0]).chunk(2))
+            return combine(branches[0], branches[1], self._job.guidance)
+
+        times = sampling_times(steps, shift=self._pipeline.preset.shift)
+        noise = part.noise[:, :, done : done + size]
+        [x] = roll_out(
+            [noise], velocity, lambda x, frame: self._remember(part, x, frame), lambda _: times, start_frame=start,
+            sampler=self._job.generation.sampler,
+        )  # fmt: skip
+        if given is not None:
+            return Chunk(x=torch.cat((given, x), dim=2), num_steps=steps, seconds=0.0, restarts=True)
+        return Chunk(x=x, num_steps=steps, seconds=0.0)
+
+    def _evaluated(self, part: _Part, branch: int, x: Tensor, t: Tensor, frame: int) -> Tensor:
+        context = part.contexts[branch].crop(frame, frame + x.shape[2], part.num_frames)
+        return self._model(x, t, context, origin=(frame, 0, 0), memory=part.memories[branch])
+
+    def _remember(self, part: _Part, x: Latents, frame: int) -> None:
+        """One more evaluation, of the clean chunk, adds its keys and values."""
+        started = time.monotonic()
+        for branch, memory in enumerate(part.memories):
+            for layer in memory:
+                layer.remember = True
+            self._evaluated(part, branch, x, torch.zeros(1), frame)
+            for layer in memory:
+                layer.remember = False
+        part.recent = [*part.recent, x][-_RECENT:]
+        self._fixed_s = time.monotonic() - started
+
+    def _chunk_size(self, done: int) -> int:
+        """Latent frames of the next chunk; the first one is short, so that the first picture comes soonest."""
+        if done == 0 and self._order.first_frame:
+            return 1
+        return (
+            chunk_sizes(self._total, self._order.chunk)[0] if done == 0 else min(self._order.chunk, self._total - done)
+        )
+
+    @property
+    def _pixel_frames(self) -> int:
+        return self._pipeline.preset.vae.stride_frames
+
+    def _num_frames(self, latents: int) -> int:
+        """Frames of so many latent frames from the clip's start."""
+        return max(0, (latents - 1) * self._pixel_frames + 1)
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _part(self, controls: Controls | None, offset: int, noise: Latents, given: Latents | None) -> _Part:
+        contexts = [self._model.prepare(t.states, text_mask=t.mask, controls=controls) for t in self._texts]
+        return _Part(
+            offset=offset,
+            num_frames=self._total - offset,
+            noise=noise,
+            contexts=contexts,
+            memories=[self._model.new_memory() for _ in contexts],
+            given=given,
+        )
+
+    def _whole(self) -> _Part:
+        controls = self._job.controls
+        return self._part(controls, 0, self._job.noise, None if controls is None else controls.first_frame)
+
+    def _smaller(self, part: _Part, done: int) -> _Part:
+        """The rest of the clip at the next smaller size, if there is one; it starts from the last picture."""
+        vae, stride = self._pipeline.vae, self._pipeline.preset.vae.stride_px
+        height, width = part.noise.shape[3:]
+        aspect = self._order.width_px / self._order.height_px
+        sizes = next_smaller(self._pipeline.preset, width * stride, height * stride, aspect=aspect)
+        if sizes is None or self._pacer is None:
+            return part
+        picture = vae.decode(torch.cat(part.recent, dim=2)[:, :, -_RECENT:])[:, :, -1]
+        picture = F.interpolate(picture, (sizes[1], sizes[0]), mode="bilinear", antialias=True)
+        self._pacer.resized(sizes[0] * sizes[1] / (height * width * stride**2))
+        return self._restarted(vae.encode(picture[:, :, None]), done)
+
+    def _restarted(self, first: Latents, done: int) -> _Part:
+        """A part whose first latent frame is the last picture before it."""
+        height, width = first.shape[3:]
+        c = self._job.noise.shape[1]
+        generator = torch.Generator().manual_seed(self._order.seed)
+        noise = torch.randn((1, c, self._total, height, width), generator=generator)
+        part = self._part(_resized(self._job.controls, done - 1, height, width, first), done - 1, noise, first)
+        self._remember(part, first, 0)
+        return part
+
+    def _restored(self, saved: list[Chunk]) -> tuple[_Part, int]:
+        """Where the chunks in storage lead: the model looks at them again."""
+        part, done = self._whole(), 0
+        for chunk in saved:
+            x = chunk.x
+            if chunk.restarts:
+                part, x = self._restarted(x[:, :, :1], done), x[:, :, 1:]
+            self._remember(part, x, done - part.offset)
+            part.given, done = None, done + x.shape[2]
+        return part, done
+
+
+def _saved(media: Media) -> list[Chunk]:
+    chunks: list[Chunk] = []
+    while (chunk := load_chunk(media, len(chunks))) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
+def _resized(controls: Controls | None, start: int, height: int, width: int, first: Latents) -> Controls:
+    """The controls from a latent frame on, on another grid."""
+    made = {}
+    for entry in fields(Controls):
+        x = getattr(controls, entry.name) if controls is not None else None
+        if x is not None and entry.name in ("camera", "flow", "objects"):
+            x = x[..., start:, :, :]
+            factor = width / x.shape[-1]
+            shape = (*x.shape[:-2], height, width)
+            flat = F.interpolate(x.flatten(0, -4), (height, width), mode="area")  # frames stand where channels would
+            x = flat.view(shape) * (factor if entry.name == "flow" else 1.0)  # cells a latent frame
+        made[entry.name] = x
+    return Controls(**{**made, "first_frame": first, "last_frame": None})

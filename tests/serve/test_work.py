@@ -1,0 +1,213 @@
+"""The computing of a replica's processes, without Ray: chunks, paces, given frames, stops, several ranks."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+from PIL import Image
+
+from kling.pipeline import Generation, build
+from kling.schema import GenerateRequest, VideoConfig
+from serve.admission import NOMINAL, Admission
+from serve.frames import FrameMaker
+from serve.latents import load_chunk, load_state
+from serve.media import Media
+from serve.orders import Order, OrderedMove
+from serve.pace import MIN_STEPS, Pacer
+from serve.pictures import fitted
+from serve.ranks import Job, RankSettings
+from serve.work import Denoiser
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def order(**given) -> Order:
+    values = {
+        "prompt": "a red ball bounces", "negative_prompt": "", "width_px": 64, "height_px": 64, "num_frames": 17,
+        "fps": 8, "num_steps": 2, "guidance": 2.0, "seed": 3,
+    }  # fmt: skip
+    return Order(**{**values, **given})
+
+
+def settings(weights: str, state: str, num_ranks: int = 1) -> RankSettings:
+    return RankSettings(preset="tiny", weights=weights, state=state, num_ranks=num_ranks, num_threads=1)
+
+
+class Workshop:
+    """One rank and a decoder in this process."""
+
+    def __init__(self, weights: str, state: str):
+        self.state = state
+        self.rank, self.decoder = Denoiser(settings(weights, state), 0, ""), FrameMaker(settings(weights, state))
+
+    def media(self, name: str) -> Media:
+        return Media(self.state, name)
+
+    def latents(self, name: str, wanted: Order, stop=lambda: False) -> torch.Tensor:
+        job = Job(task_id=name, attempt=1, order=wanted)
+        self.last = list(self.rank.run(job, stop))[-1]
+        if not wanted.chunk:
+            state = load_state(self.media(name))
+            assert state is not None
+            return state.x
+        return torch.cat([chunk.x for chunk in self.chunks(name)], dim=2)
+
+    def chunks(self, name: str) -> list:
+        found = []
+        while (chunk := load_chunk(self.media(name), len(found))) is not None:
+            found.append(chunk)
+        return found
+
+    def video(self, name: str, wanted: Order):
+        return list(self.decoder.run(Job(task_id=name, attempt=1, order=wanted), lambda: False))[-1]
+
+
+@pytest.fixture(scope="module")
+def shop(tiny_weights, tmp_path_factory) -> Workshop:
+    return Workshop(tiny_weights, str(tmp_path_factory.mktemp("work")))
+
+
+@pytest.fixture(scope="module")
+def plain(shop: Workshop) -> torch.Tensor:
+    return shop.latents("plain", order())
+
+
+def test_one_rank_makes_what_the_pipeline_makes(shop: Workshop, plain, tiny_weights):
+    pipeline = build("tiny", weights=tiny_weights)
+    *_, state = pipeline.denoise(
+        pipeline.prepare(Generation(prompt="a red ball bounces", num_frames=17, num_steps=2, guidance=2.0, seed=3))
+    )
+    torch.testing.assert_close(plain, state.x, atol=1e-5, rtol=1e-5)
+
+
+def test_each_switch_changes_the_video_and_a_returned_plan_makes_the_same_one(shop: Workshop, plain):
+    text = shop.media("plain").load_plan()
+    assert text is not None and '"phrase":"red ball"' in text
+    again = shop.latents("again", order(plan=json.loads(text)))
+    assert torch.equal(again, plain)
+    changes = {
+        "no physics": {"physics": False},
+        "no camera": {"camera": False},
+        "no understanding": {"understanding": False},
+        "orbit": {"moves": (OrderedMove(kind="orbit", direction="left"),)},
+    }
+    made = {name: shop.latents(name, order(**change)) for name, change in changes.items()}
+    for name, x in made.items():
+        assert (x - plain).abs().max() > 1e-3, f"{name} changes nothing"
+    assert shop.media("no understanding").load_plan() is None
+    assert "orbit" in (shop.media("orbit").load_plan() or "")
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_given_first_frame_is_exactly_there(shop: Workshop, chunk: int):
+    png, digest = fitted(Image.effect_noise((64, 64), 90).convert("RGB"), 64, 64)
+    name = f"first-{chunk}"
+    media = shop.media(name)
+    media.save_picture("first", png)
+    last = {}
+    if not chunk:
+        media.save_picture("last", png)
+        last = {"last_frame": digest}
+    x = shop.latents(name, order(first_frame=digest, chunk=chunk, **last))
+    from serve.scenes import given_frames
+
+    first, end = given_frames(shop.decoder._vae, order(first_frame=digest, **last), media)
+    torch.testing.assert_close(x[:, :, :1], first, atol=1e-5, rtol=1e-5)
+    if end is not None:
+        torch.testing.assert_close(x[:, :, -1:], end, atol=1e-5, rtol=1e-5)
+
+
+def test_a_stopped_roll_out_goes_on_to_the_same_chunks(shop: Workshop):
+    wanted = order(chunk=1)
+    whole = shop.latents("roll", wanted)
+    seen = [c.x.shape[2] for c in shop.chunks("roll")]
+    assert seen == [1] * 5 and shop.last.stage == "denoised"
+    asked = iter(range(1000))
+    shop.latents("cut", wanted, stop=lambda: next(asked) >= 5)
+    assert shop.last.stage == "stopped" and len(shop.chunks("cut")) == 2
+    torch.testing.assert_close(shop.latents("cut", wanted), whole, atol=1e-5, rtol=1e-5)
+    made = shop.video("roll", wanted)
+    assert made.num_frames == 17 and [p["num_frames"] for p in made.pace] == [1, 4, 4, 4, 4]
+
+
+def test_a_pace_that_cannot_be_held_makes_the_rest_smaller(shop: Workshop):
+    wanted = order(chunk=1, width_px=128, height_px=128, num_steps=6, target_ms_per_frame=1.0)
+    list(shop.rank.run(Job(task_id="hurry", attempt=1, order=wanted), lambda: False))
+    made = shop.video("hurry", wanted)
+    assert made.num_frames == 17
+    assert [p["num_steps"] for p in made.pace] == [MIN_STEPS] * 5
+    widths = [p["width_px"] for p in made.pace]
+    assert widths[0] == 128 and widths[-1] < 128 and widths == sorted(widths, reverse=True)
+
+
+def test_a_pacer_uses_what_time_there_is():
+    pacer = Pacer(target_s=0.1, most_steps=16, step_s=0.02)
+    assert pacer.steps(num_latents=1, left_s=10.0) == 16
+    assert pacer.steps(num_latents=1, left_s=0.2) == 9 and pacer.steps(num_latents=2, left_s=0.2) == 4
+    assert pacer.steps(num_latents=1, left_s=-1.0) == MIN_STEPS
+    for _ in range(6):  # the machine becomes ten times slower
+        pacer.measured(num_latents=1, num_steps=4, seconds=0.8 + 0.05, fixed_s=0.05)
+    assert pacer.step_s == pytest.approx(0.2, rel=0.05) and pacer.fixed_s == pytest.approx(0.05, rel=0.05)
+    assert [pacer.too_large(num_latents=1, num_frames=4) for _ in range(2)] == [False, True]
+    pacer.resized(0.25)
+    assert not pacer.too_large(num_latents=1, num_frames=4)
+
+
+def test_admission_chooses_a_size_that_holds_the_pace():
+    from kling.presets import get_preset
+
+    config = VideoConfig(resolution="256x256", realtime=True, target_ms_per_frame=60)
+    made = Admission(preset=get_preset("tiny")).admit(GenerateRequest(prompt="x", config=config), NOMINAL)
+    assert made.order.width_px < 256 and "60 ms" in made.adjustments[-1].reason
+    fixed = config.model_copy(update={"allow_downgrade": False})
+    assert (
+        Admission(preset=get_preset("tiny")).admit(GenerateRequest(prompt="x", config=fixed), NOMINAL).order.width_px
+        == 256
+    )
+
+
+def test_an_extension_holds_both_videos_with_one_frame_between(shop: Workshop, plain):
+    before = shop.video("plain", order())
+    media = shop.media("longer")
+    media.save_before(shop.media("plain").load_video())
+    from serve.pictures import last_of
+
+    png, digest = fitted(last_of(media.load_before()), 64, 64)
+    media.save_picture("first", png)
+    wanted = order(first_frame=digest, before_frames=before.num_frames)
+    shop.latents("longer", wanted)
+    assert shop.video("longer", wanted).num_frames == 17 + 16
+
+
+def _rank(index: int, weights: str, state: str, address: str) -> None:
+    torch.set_num_threads(1)
+    rank = Denoiser(settings(weights, state, 3), index, address)
+    for name, chunk in (("three", 0), ("three-roll", 1)):
+        list(rank.run(Job(task_id=name, attempt=1, order=order(chunk=chunk)), lambda: False))
+
+
+def test_three_ranks_make_what_one_makes_whole_and_in_chunks(shop: Workshop, plain, tiny_weights):
+    """Three do not divide the four heads: nothing has to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    processes.spawn(_rank, (tiny_weights, shop.state, address), nprocs=3)
+    state = load_state(shop.media("three"))
+    assert state is not None
+    torch.testing.assert_close(state.x, plain, atol=1e-4, rtol=1e-4)
+    rolled = torch.cat([chunk.x for chunk in shop.chunks("three-roll")], dim=2)
+    torch.testing.assert_close(rolled, shop.latents("one-roll", order(chunk=1)), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_are_the_pages_of_their_file(shop: Workshop):
+    """Mapped, not copied: the kernel keeps them once for all processes of a node."""
+    mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if "dit" in line]
+    spans = [words[0].split("-") for words in mapped if words[-1].endswith(".safetensors")]
+    inside = [
+        any(int(low, 16) <= parameter.data_ptr() < int(high, 16) for low, high in spans)
+        for parameter in shop.rank._pipeline.dit.parameters()
+    ]
+    assert inside and all(inside)
