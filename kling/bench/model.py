@@ -88,6 +88,10 @@ class Options:
     """cpu: robust on a busy machine, for one thread only. wall: for an idle machine."""
     compiled: bool = True
     """Also race torch.compile of both (slow to start)."""
+    sizes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+    """Rows of the speed table, from the smallest; one alone fits into a few minutes."""
+    passes: tuple[Literal["step", "forward + backward"], ...] = ("step", "forward + backward")
+    """What is raced in them."""
     quick: bool = False
     """One tiny size, to see that everything runs."""
 
@@ -111,8 +115,8 @@ def speed(options: Options) -> list[str]:
         "| width x depth / tokens | | ours | diffusers | ours compiled | diffusers compiled |",
         "|---|---|---|---|---|---|",
     ]
-    for size in (_QUICK,) if options.quick else SIZES:
-        for kind in ("step", "forward + backward"):
+    for size in (_QUICK,) if options.quick else [SIZES[i] for i in options.sizes]:
+        for kind in options.passes:
             runners = _runners(size, training=kind != "step", compiled=options.compiled and not options.quick)
             seconds = race(runners, rounds=options.pairs, clock=options.clock)
             cells = [str(ratio(seconds, n, "floor")) if n in seconds else "-" for n in _COMPETITORS]
