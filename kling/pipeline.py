@@ -25,7 +25,8 @@ from kling.diffusion.guidance import Guidance, guided
 from kling.diffusion.samplers import State, Velocity, get_sampler
 from kling.diffusion.times import sampling_times
 from kling.errors import ConfigError
-from kling.model.checkpoint import load_part
+from kling.model.checkpoint import load_part, read_card
+from kling.model.config import DiTConfig
 from kling.model.controls import Controls
 from kling.model.dit import DiT
 from kling.model.text import TextEncoder, TextStates
@@ -81,9 +82,17 @@ class Pipeline:
         """Encode the prompt, plan the scene, draw the noise.
 
         Raises:
-            ConfigError: a size or length the model cannot make (with the nearest it can), an unknown sampler.
+            ConfigError: a size or length the model cannot make (with the nearest it can), an unknown sampler,
+                image-to-video weights of Wan.
         """
         g = self.resolve(generation)
+        dit = self.preset.dit
+        if dit.in_channels != dit.out_channels:
+            raise ConfigError(
+                "these are Wan's image-to-video weights: they take a mask and an image beside the latents",
+                where=f"in_channels={dit.in_channels}",
+                fix="Use text-to-video weights here, or call Pipeline.dit with those channels",
+            )
         plan, controls = None, None
         if g.use_plan:
             plan, track = _decide(g)
@@ -181,11 +190,22 @@ def build(preset: str, *, weights: str | None = None) -> Pipeline:
     sizes = get_preset(preset)
     uri = weights or str(PACKAGED_WEIGHTS / preset)
     tokenizer = storage.join(uri, "tokenizer") if sizes.text.tokenizer == "umt5" else None
+    sizes = replace(sizes, dit=_own_layout(uri, sizes.dit))
     dit, vae, text = DiT(sizes.dit), VideoVAE(sizes.vae), TextEncoder(sizes.text, tokenizer_dir=tokenizer)
     for name, module in (("dit", dit), ("vae", vae), ("text", text)):
         load_part(uri, name, module)
         module.eval().requires_grad_(False)
     return Pipeline(sizes, dit, vae, text)
+
+
+def _own_layout(uri: str, wanted: DiTConfig) -> DiTConfig:
+    """The preset's transformer with the inputs that these weights have: imported image-to-video weights of Wan take
+    more channels, and CLIP states. Every other size must be the preset's (`load_part` checks)."""
+    part = read_card(uri).parts.get("dit")
+    stored = {} if part is None else part.config  # a missing part is load_part's to report
+    return replace(
+        wanted, **{name: stored[name] for name in ("in_channels", "image_dim", "image_tokens") if name in stored}
+    )
 
 
 def to_uint8(video: Tensor) -> Frames:

@@ -5,6 +5,7 @@ Whoever wants it computed otherwise (over several ranks: parallel.py) passes ano
 Queries and keys arrive normalised and rotated, so an implementation never needs positions, only the grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from kling.errors import InternalError
 
 Heads = Float[Tensor, "b l n d"]
+Span = tuple[int, int, int, int]  # query frames [first, last) and the key frames [low, high) they see
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,12 @@ class Reach:
     chunk: int | None = None
     first_chunk: int | None = None
     past: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every frame sees every other, by the window's size alone."""
+        frames = self.past + self.grid.frames
+        return self.chunk is None and (self.window is None or frames <= (self.window - 1) // 2 + 1)
 
     def in_window(self, frame: int) -> tuple[int, int]:
         """The frames [low, high) of a frame's window."""
@@ -129,13 +137,12 @@ def attend(q: Heads, k: Heads, v: Heads, reach: Reach, memory: Memory | None = N
     if memory is not None:
         k, v, past = memory.extend(k, v, reach.grid.frame_tokens)
         reach = replace(reach, past=past)
-    spans = visible_spans(reach)
-    if len(spans) == 1 and spans[0][2:] == (0, reach.past + reach.grid.frames):
+    if reach.whole:
         return softmax_attention(q, k, v)
-    return attend_spans(q, k, v, spans, reach.grid.frame_tokens)
+    return attend_spans(q, k, v, visible_spans(reach), reach.grid.frame_tokens)
 
 
-def attend_spans(q: Heads, k: Tensor, v: Tensor, spans: list[tuple[int, int, int, int]], size: int) -> Heads:
+def attend_spans(q: Heads, k: Tensor, v: Tensor, spans: Sequence[Span], size: int) -> Heads:
     """Attention block by block: spans as `visible_spans` gives them, ``size`` tokens a frame. k, v: b l_k n d."""
     parts = []
     queries = q.split([(last - first) * size for first, last, _, _ in spans], dim=1)
@@ -168,7 +175,7 @@ class _Take(torch.autograd.Function):
         return rest, None, None
 
 
-def visible_spans(reach: Reach) -> list[tuple[int, int, int, int]]:
+def visible_spans(reach: Reach) -> list[Span]:
     """Runs of query frames [first, last) that see the same run of key frames [low, high).
 
     Queries are counted within the grid, keys from the oldest remembered frame. What a frame sees is always one run, so
@@ -177,7 +184,7 @@ def visible_spans(reach: Reach) -> list[tuple[int, int, int, int]]:
     grid, origin = reach.grid, reach.grid.origin[0]
     end = origin + grid.frames
     start = origin - reach.past
-    spans: list[tuple[int, int, int, int]] = []
+    spans: list[Span] = []
     for frame in range(origin, end):
         low, high = (start, end) if reach.window is None else reach.in_window(frame)
         low, high = max(start, low), min(end, high)

@@ -200,7 +200,7 @@ class Block(nn.Module):
 
     def forward(self, x, modulation, table, reach, attend, memory, text, text_mask, image):
         """x: b f s d; modulation: 6 b f|1 1 d; text, image: keys and values of this block."""
-        modulation = self.modulation[:, None, None, None] + modulation  # 6 b f|1 1 d
+        modulation = self.modulation.view(6, 1, 1, 1, -1) + modulation  # 6 b f|1 1 d
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.unbind(0)  # each b f|1 1 d
         y = self.attention(_modulate(x, shift, scale, self.eps), table, reach, attend, memory)  # b f s d
         x = torch.addcmul(x, y, gate)  # b f s d
@@ -215,18 +215,22 @@ class SelfAttention(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
         d = config.width
-        self.num_heads = config.num_heads
+        self.num_heads, self.eps = config.num_heads, config.eps
         self.qkv = nn.Linear(d, 3 * d)
         self.q_norm = nn.RMSNorm(d, config.eps)
         self.k_norm = nn.RMSNorm(d, config.eps)
         self.out = nn.Linear(d, d)
 
     def forward(self, x: Tensor, table: Tensor, reach: Reach, attend: Attend, memory: Memory | None) -> Tensor:
-        q, k, v = self.qkv(x.flatten(1, 2)).chunk(3, dim=-1)  # b l d
-        q = rotate(_heads(self.q_norm(q), self.num_heads), table)  # b l n e
-        k = rotate(_heads(self.k_norm(k), self.num_heads), table)  # b l n e
-        y = attend(q, k, _heads(v, self.num_heads), reach, memory)  # b l n e
+        qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, -1))  # b l 3 d
+        q, k = self._turned(qkv[:, :, :2], table).type_as(qkv).chunk(2, dim=2)  # b l n e
+        y = attend(q, k, _heads(qkv[:, :, 2], self.num_heads), reach, memory)  # b l n e
         return self.out(y.flatten(2)).view(x.shape)  # b f s d
+
+    def _turned(self, qk: Tensor, table: Tensor) -> Tensor:
+        """Queries and keys normalised and rotated, both at once, in fp32: b l 2 d -> b l 2n e."""
+        weight = torch.stack((self.q_norm.weight, self.k_norm.weight))  # 2 d
+        return rotate(_heads(_rms_norm(qk, weight, self.eps).flatten(2), 2 * self.num_heads), table)
 
 
 class CrossAttention(nn.Module):
@@ -312,6 +316,12 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     if shift.numel() == d:  # one clip, one time: shift and scale are a LayerNorm's own weights, and cost no pass more
         return F.layer_norm(x, (d,), 1 + scale.view(d), shift.view(d), eps)
     return torch.addcmul(shift, F.layer_norm(x, (d,), eps=eps), 1 + scale)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x weight / sqrt(mean x^2 + eps), at least in fp32. On CPU faster than torch's, which makes several passes."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x * torch.rsqrt(norm * norm / x.shape[-1] + eps) * weight
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:

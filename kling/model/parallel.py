@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from kling.errors import ConfigError
-from kling.model.attention import Grid, Memory, Reach, attend, attend_spans, softmax_attention, visible_spans
+from kling.model.attention import Grid, Memory, Reach, Span, attend, attend_spans, softmax_attention, visible_spans
 from kling.model.controls import Controls
 from kling.model.dit import Context, DiT
 from kling.shapes import Latents, Tokens
@@ -159,7 +159,7 @@ class Layout:
         spans = self.spans(rank, reach)
         return min((s[2] for s in spans), default=part.own), max((s[3] for s in spans), default=part.own)
 
-    def spans(self, rank: int, reach: Reach) -> list[tuple[int, int, int, int]]:
+    def spans(self, rank: int, reach: Reach) -> list[Span]:
         """`visible_spans` of the own frames of a frame rank, counted in frames of the whole clip."""
         part = self.frames[rank]
         whole = visible_spans(replace(reach, grid=self.grid))

@@ -1,5 +1,7 @@
 """Prompt to frames in one process: determinism, resuming, what cannot be made."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,10 @@ import pytest
 import torch
 
 from kling.errors import CheckpointError, ConfigError
+from kling.model.checkpoint import save_part
+from kling.model.dit import DiT
 from kling.pipeline import Generation, Pipeline, build
+from kling.presets import get_preset
 
 SMALL = {"num_steps": 3, "width_px": 32, "height_px": 32, "num_frames": 9}
 
@@ -68,6 +73,29 @@ def test_the_plan_reaches_the_model(pipeline: Pipeline):
 def test_impossible_sizes_name_the_nearest(pipeline: Pipeline, field: str, value: int, near: str):
     with pytest.raises(ConfigError, match=near):
         pipeline.prepare(Generation(prompt="x", **{**SMALL, field: value}))
+
+
+def test_imported_image_to_video_weights_are_loaded_with_their_own_inputs(tiny_weights: str, tmp_path: Path):
+    """Wan's image-to-video layout: more input channels and CLIP states than the preset has."""
+    folder = str(tmp_path / "weights")
+    shutil.copytree(tiny_weights, folder)
+    preset = get_preset("tiny")
+    config = replace(preset.dit, in_channels=2 * preset.dit.out_channels + 4, image_dim=20)
+    made = DiT(config)
+    save_part(folder, "dit", made, preset="tiny")
+    pipeline = build("tiny", weights=folder)
+    assert pipeline.dit.config == pipeline.preset.dit == config
+    assert torch.equal(pipeline.dit.patch_in.weight, made.patch_in.weight)
+    with pytest.raises(ConfigError, match="image-to-video"):
+        pipeline.prepare(Generation(prompt="x", use_plan=False, **SMALL))
+
+
+def test_weights_of_other_sizes_than_the_presets_are_refused(tiny_weights: str, tmp_path: Path):
+    folder = str(tmp_path / "weights")
+    shutil.copytree(tiny_weights, folder)
+    save_part(folder, "dit", DiT(replace(get_preset("tiny").dit, num_layers=2)), preset="tiny")
+    with pytest.raises(CheckpointError, match="num_layers"):
+        build("tiny", weights=folder)
 
 
 def test_unknown_names(pipeline: Pipeline, tmp_path: Path):
