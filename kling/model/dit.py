@@ -29,7 +29,7 @@ from kling.model.rope import rope_table, rotate
 from kling.shapes import Latents, Tokens
 
 _TIME_SCALE = 1000.0  # Wan counts diffusion time in thousandths
-_LEAST_TIME = 0.05  # where clean latents are predicted: below, their error would be divided by almost nothing
+_LEAST_TIME = 0.2  # where clean latents are predicted: below, the loss would be 1/t^2 of their error, and little else
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def test_a_model_of_clean_latents_gives_the_velocity_that_leads_to_them(dit: DiT
     t = time.reshape(1, 1, -1, 1, 1)
     landed = latents - t * velocity
     # Where t is above the least time, the step of length t lands on what the network said.
-    torch.testing.assert_close(*((x * (t > 0.05)) for x in (landed, said)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(*((x * (t > 0.2)) for x in (landed, said)), atol=1e-5, rtol=1e-5)
     with pytest.raises(ConfigError, match="predicts the velocity"):
         wan_config(clean.config)
 
