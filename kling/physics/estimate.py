@@ -28,6 +28,7 @@ class Known:
     restitution_spread: float = 0.35
     position_m: float = 0.05  # of the given first places; used when tracks are in the picture
     velocity_m_s: float = 3.0
+    spin_rad_s: float = 3.0
 
 
 def estimate(
@@ -93,5 +94,6 @@ def _fit(bodies: Sequence[Body], seen: Seen, known: Known, position_spread_m: fl
         friction=known.friction_spread,
         restitution=known.restitution_spread,
         gravity=known.gravity_spread,
+        spin_rad_s=known.spin_rad_s,
     )
     return fit(bodies, seen, gravity_m_s2=known.gravity_m_s2, spread=spread)

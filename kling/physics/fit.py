@@ -1,13 +1,14 @@
 """Fit a simulation to what was seen: analysis by synthesis. `estimate` and `constrain` are two questions to it.
 
-The unknowns are each body's first position and velocity, its friction and restitution, and the scene's gravity. Their
+The unknowns are each body's first position and velocity (a round one in flight also its spin, which shows when it lands),
+its friction and restitution, and the scene's gravity. Their
 least-squares problem has a residual for every seen coordinate (over its error) and one for every unknown (its distance
 from the prior, over the prior's spread): a maximum a posteriori estimate, whose covariance is the inverse of J^T J. An
 unknown that nothing seen depends on keeps its prior and the prior's spread, which is how a caller can tell.
 
 Contacts make the problem bumpy: a few hypotheses (how bouncy, how slippery, how heavy, rolling or not) are simulated
 first, and the best is refined. Unknowns of different bodies are perturbed in the same simulation, because bodies seldom
-depend on each other: a refinement costs 9 simulations a step, however many bodies there are.
+depend on each other: a refinement costs 11 pairs of simulations a step at most, however many bodies there are.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +22,12 @@ from kling.errors import ConfigError, InputError
 from kling.physics.batch import Batch
 from kling.physics.simulate import Body, Motion, simulate
 
-# Order of a body's unknowns, after the scene's log gravity: x y z, vx vy vz, log friction, restitution.
-_PLACE, _VELOCITY, _FRICTION, _RESTITUTION = slice(0, 3), slice(3, 6), 6, 7
-_PER_BODY = 8
-_STEPS = np.array([0.01] * 3 + [0.06] * 3 + [0.05, 0.02])  # finite differences, above the grain of a contact's step
+# Order of a body's unknowns, after the scene's log gravity: x y z, vx vy vz, log friction, restitution, wx wy.
+_PLACE, _VELOCITY, _FRICTION, _RESTITUTION, _SPIN = slice(0, 3), slice(3, 6), 6, 7, slice(8, 10)
+_PER_BODY = 10
+_STEPS = np.array(
+    [0.01] * 3 + [0.06] * 3 + [0.05, 0.02] + [0.4] * 2
+)  # finite differences, above the grain of a contact's step
 _GRAVITY_STEP = 0.03
 _ROUND = ("ball", "capsule", "cylinder")
 _REFINED = 3  # of the hypotheses, the best are refined
@@ -43,6 +46,7 @@ class Spread:
     friction: float = 1.0  # of its logarithm: 1.0 is a factor of e
     restitution: float = 0.35
     gravity: float = 0.0  # of its logarithm
+    spin_rad_s: float = 0.0  # about each horizontal axis, of round bodies that start in flight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,20 +135,28 @@ class _Problem:
         self.bodies, self.seen, self.spread = bodies, seen, spread
         self.rolling = False
         one = [spread.position_m] * 3 + [spread.velocity_m_s] * 3 + [spread.friction, spread.restitution]
+        one += [spread.spin_rad_s] * 2
         deviations = [spread.gravity]
         values = [np.log(np.clip(gravity_m_s2, *_LIMITS["gravity"]))]
         guess = _first_velocities(bodies, seen, gravity_m_s2)
         resting = self.resting = [not body.fixed and _rests(body, seen, k) for k, body in enumerate(bodies)]
+        self.spins, unseen = [], np.zeros((len(bodies), _PER_BODY))
         for k, body in enumerate(bodies):
             friction = np.log(np.clip(body.friction, *_LIMITS["friction"]))
             place = _first_place(body, seen, k)
             if resting[k]:  # a hair into the floor, a stiff contact would throw it: height and fall are known
                 place[2], guess[k, 2] = rest_height_m(body), 0.0
-            values += [*place, *guess[k], friction, body.restitution]
-            free = [d * (not (resting[k] and n in (2, 5))) for n, d in enumerate(one)]
+            values += [*place, *guess[k], friction, body.restitution, *body.angular_velocity_rad_s[:2]]
+            flies = body.shape in _ROUND and not resting[k] and body.pivot_m is None
+            self.spins.append(flies and spread.spin_rad_s > 0)  # else it may roll, or its spin is as given
+            known = ((2, 5) if resting[k] else ()) + (() if flies else (8, 9))
+            if resting[k] and len(bodies) == 1 and _stays_down(body, seen, k):
+                # Nothing bounced: what a stiff contact's trembling would tell is no restitution.
+                known, unseen[k, _RESTITUTION] = (*known, _RESTITUTION), spread.restitution
+            free = [0.0 if n in known else d for n, d in enumerate(one)]
             deviations += [0.0] * _PER_BODY if body.fixed else free
         self.all = np.array(values)
-        deviation = np.array(deviations)
+        deviation, self.unseen = np.array(deviations), unseen
         self.free = deviation > 0
         self.scale = deviation[self.free]
         self.prior = self.all[self.free]
@@ -154,10 +166,12 @@ class _Problem:
     def starts(self) -> list[tuple[np.ndarray, bool]]:
         """Hypotheses to simulate before refining one."""
         frictions = [0.0] if self.spread.friction == 0 else [-0.6, 0.4]
-        bounces = [None] if self.spread.restitution == 0 else np.arange(0.1, 0.95, 0.1)
+        bounce_known = not self.free[1:].reshape(-1, _PER_BODY)[:, _RESTITUTION].any()
+        bounces = [None] if bounce_known else np.arange(0.1, 0.95, 0.1)
         gravities = [0.0, *(np.log(g) - self.all[0] for g in _falls(self.bodies, self.seen))]
         gravities = gravities if self.spread.gravity else gravities[:1]
-        turns = (False, True) if any(body.shape in _ROUND for body in self.bodies) else (False,)
+        rolls = any(b.shape in _ROUND and not spins for b, spins in zip(self.bodies, self.spins, strict=True))
+        turns = (False, True) if rolls else (False,)
         made = []
         for gravity in gravities:
             for bounce in bounces:
@@ -204,18 +218,19 @@ class _Problem:
     def scene(self, full: np.ndarray) -> tuple[tuple[Body, ...], float]:
         """The bodies and the gravity of a whole vector of unknowns."""
         made = []
-        for body, row in zip(self.bodies, full[1:].reshape(-1, _PER_BODY), strict=True):
+        for body, row, spins in zip(self.bodies, full[1:].reshape(-1, _PER_BODY), self.spins, strict=True):
             if body.fixed:
                 made.append(body)
                 continue
             velocity = _vec(row[_VELOCITY])
             x, y, z = _vec(row[_PLACE])
+            spin = (*(float(w) for w in row[_SPIN]), body.angular_velocity_rad_s[2])
             made.append(
                 replace(
                     body,
                     position_m=(x, y, max(z, rest_height_m(body))),
                     velocity_m_s=velocity,
-                    angular_velocity_rad_s=_rolling(body, velocity) if self.rolling else body.angular_velocity_rad_s,
+                    angular_velocity_rad_s=_rolling(body, velocity) if self.rolling and not spins else spin,
                     friction=float(np.exp(row[_FRICTION])),
                     restitution=float(np.clip(row[_RESTITUTION], 0, 0.98)),
                 )
@@ -277,7 +292,7 @@ class _Problem:
         deviation = np.zeros_like(full)
         if len(x):
             deviation[self.free] = np.sqrt(np.diag(np.linalg.pinv(jacobian.T @ jacobian)))
-        rows = deviation[1:].reshape(-1, _PER_BODY)
+        rows = np.maximum(deviation[1:].reshape(-1, _PER_BODY), self.unseen)
         apart = np.where(self.weight > 0, self.seen.observe(motion.position_m) - np.nan_to_num(self.seen.track), np.nan)
         return Fit(
             bodies=bodies,
@@ -325,6 +340,14 @@ def _rests(body: Body, seen: Seen, k: int) -> bool:
         return body.pivot_m is None and body.position_m[2] <= rest_height_m(body) + 1e-3
     above = seen.track[:3, k, 2] - rest_height_m(body)
     return bool(np.all(np.abs(above[np.isfinite(above)]) < max(4 * seen.sigma, 0.01)) and np.isfinite(above[0]))
+
+
+def _stays_down(body: Body, seen: Seen, k: int) -> bool:
+    """Whether no seen frame shows it above the floor; only tracks in metres can tell."""
+    if seen.track.shape[2] != 3:
+        return False
+    above = seen.track[:, k, 2] - rest_height_m(body)
+    return bool(np.nanmax(np.abs(above)) < max(4 * seen.sigma, 0.01))
 
 
 def _first_place(body: Body, seen: Seen, k: int) -> np.ndarray:

@@ -64,7 +64,7 @@ def test_a_slide_shows_friction_from_eight_frames(friction):
     truth, seen = watch(bodies)
     found = estimate(unknowing(*bodies), seen, fps=FPS, sigma_m=0.002)
     assert found.bodies[0].friction == pytest.approx(friction, rel=0.15)
-    assert np.abs(predict(found, num_frames=17, fps=FPS).position_m - truth).max() < 0.125
+    assert np.abs(predict(found, num_frames=17, fps=FPS).position_m - truth).max() < 0.05
     assert found.gravity_std_m_s2 > 5, "a slide cannot tell gravity, and must say so"
 
 
