@@ -16,6 +16,8 @@ from typing import Literal, cast
 import torch
 import tyro
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from kling.bench.live_memory import LiveMemory
 from kling.bench.race import Clock, race, ratio
@@ -27,6 +29,7 @@ from kling.model.dit import DiT
 from kling.model.flops import Workload
 from kling.model.parallel import Layout
 from kling.model.wan import from_wan, wan_config
+from kling.presets import get_preset
 
 _START, _END = "<!-- python -m kling.bench model: {} -->", "<!-- end: {} -->"
 
@@ -80,7 +83,13 @@ class Options:
 
     out: Path | None = None
     """Page whose tables are replaced (docs/benchmarks/model.md); without it they are printed."""
-    only: tuple[Literal["speed", "window", "memory", "bytes"], ...] = ("speed", "window", "memory", "bytes")
+    only: tuple[Literal["speed", "window", "memory", "flops", "bytes"], ...] = (
+        "speed",
+        "window",
+        "memory",
+        "flops",
+        "bytes",
+    )
     pairs: int = 5
     """Rounds, each timing every competitor once."""
     threads: int = 1
@@ -100,7 +109,7 @@ def command(arguments: list[str]) -> int:
     """`python -m kling.bench model`; raises ConfigError when --out has no place for a table."""
     options = tyro.cli(Options, args=arguments, prog="python -m kling.bench model")
     torch.set_num_threads(options.threads)
-    tables = {"speed": speed, "window": window, "memory": memory, "bytes": traffic}
+    tables = {"speed": speed, "window": window, "memory": memory, "flops": operations, "bytes": traffic}
     for name in options.only:
         table = "\n".join(tables[name](options))
         print(f"## {name}\n\n{table}\n", flush=True)
@@ -166,6 +175,41 @@ def memory(options: Options) -> list[str]:
             sizes_mib = f"{formula / 2**20:.1f} | {measured / 2**20:.1f} | {formula / measured:.3f}"
             rows.append(f"| {size}, {size.window or 'none'} | {kind} | {sizes_mib} |")
     return rows
+
+
+def operations(options: Options) -> list[str]:
+    """Formulas of flops.py against torch's counter; on the meta device, so nothing is computed, not even for 12b."""
+    rows = ["| transformer / tokens, window | | formula GFLOP | counted GFLOP | ratio |", "|---|---|---|---|---|"]
+    sizes = (_QUICK,) if options.quick else (*SIZES, dataclasses.replace(SIZES[2], window=4))
+    cases = [(f"{size}, {size.window or 'none'}", size.config, size.work) for size in sizes]
+    if not options.quick:
+        work = Workload(grid=Grid(frames=31, height=22, width=40))
+        cases.append((f"12b / {work.grid.num_tokens}, 16", get_preset("12b").dit, work))
+    for name, config, work in cases:
+        step, training = _counted(config, work)
+        for kind, formula, counted in (
+            ("step", flops.step_flops(config, work), step),
+            ("training", flops.training_flops(config, work), training),
+        ):
+            rows.append(f"| {name} | {kind} | {formula / 1e9:,.2f} | {counted / 1e9:,.2f} | {formula / counted:.4f} |")
+    return rows
+
+
+def _counted(config: DiTConfig, work: Workload) -> tuple[int, int]:
+    """Operations of a step and of forward + backward, as torch counts them."""
+    _, ph, pw = config.patch
+    grid = work.grid
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # the counter does not know the CPU's fused kernel
+        dit = DiT(config)
+        latents = torch.empty(1, config.in_channels, grid.frames, grid.height * ph, grid.width * pw)
+        time, text = torch.empty(1), torch.empty(1, work.text_tokens, config.text_dim)
+        with torch.no_grad():
+            context = dit.prepare(text)
+            with FlopCounterMode(display=False) as step:
+                dit(latents, time, context)
+        with FlopCounterMode(display=False) as training:
+            dit(latents, time, text).sum().backward()
+    return step.get_total_flops(), training.get_total_flops()
 
 
 def traffic(options: Options) -> list[str]:

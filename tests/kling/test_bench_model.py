@@ -22,8 +22,9 @@ def test_the_tables_are_written_where_the_page_has_room(tmp_path, capsys):
     text = page.read_text()
     assert "old" not in text and "before" in text and "between" in text and text.endswith("after\n")
     assert text.count("forward + backward") == 1 and "| 301 |" in text
-    assert dispatch(["model", "--quick", "--pairs", "2", "--only", "window", "memory"]) == 0
-    assert "full attention" in capsys.readouterr().out
+    assert dispatch(["model", "--quick", "--pairs", "2", "--only", "window", "memory", "flops"]) == 0
+    shown = capsys.readouterr().out
+    assert "full attention" in shown and "counted GFLOP" in shown
     with pytest.raises(ConfigError, match="no place"):
         dispatch(["model", "--quick", "--only", "memory", "--out", str(page)])
 
