@@ -127,7 +127,7 @@ def lemma(word: str) -> tuple[str, str]:
                 return option, form
     if word in known:
         return word, "base"
-    if word.endswith("s") and not word.endswith("ss") and len(word) > 3:
+    if word.endswith("s") and not word.endswith(("ss", "us")) and len(word) > 3:
         return word[:-1], "s"
     return word, "base"
 

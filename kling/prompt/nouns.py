@@ -47,10 +47,10 @@ frog|turtle|tortoise: capsule, 0.08 0.08 0.1, 1, soft
 snake: capsule, 0.03 0.03 0.6, 2, soft
 butterfly|bee|bug|insect|ladybug|ant|spider: capsule, 0.01 0.01 0.02, 0.001, soft
 dinosaur: capsule, 1.0 1.0 3.0, 5000, soft
-boy|girl|child|kid: capsule, 0.15 0.15 0.65, 30, soft
-man|woman|adult|dancer|athlete|astronaut|worker|chef|teacher|student: capsule, 0.22 0.22 0.87, 70, soft
-baby|toddler: capsule, 0.1 0.1 0.35, 8, soft
-robot: capsule, 0.22 0.22 0.8, 60, metal
+boy|girl|child|kid: cylinder, 0.15 0.15 0.65, 30, soft
+man|woman|adult|dancer|athlete|astronaut|worker|chef|teacher|student: cylinder, 0.22 0.22 0.87, 70, soft
+baby|toddler: cylinder, 0.1 0.1 0.35, 8, soft
+robot: cylinder, 0.22 0.22 0.8, 60, metal
 car|taxi: cube, 2.2 0.9 0.75, 1400, metal
 sports car: cube, 2.2 0.95 0.6, 1500, metal
 toy car: cube, 0.06 0.03 0.025, 0.1, wood
@@ -130,8 +130,8 @@ wall|fence|door|gate|board: cube, 1.0 0.05 0.7, 400, stone, fixed
 ramp|slope|incline|hill|mountain|inclined plane: cube, 1.0 0.5 0.25, 400, wood, fixed
 stairs|stair|staircase|step|steps: cube, 0.8 0.5 0.4, 400, stone, fixed
 platform|pedestal|ledge|stage|plinth|podium|counter: cube, 0.5 0.5 0.3, 200, wood, fixed
-statue|sculpture|monument|snowman: capsule, 0.3 0.3 0.9, 300, stone
-doll|teddy|teddy bear|toy|plush|figurine: capsule, 0.08 0.08 0.15, 0.3, soft
+statue|sculpture|monument|snowman: cylinder, 0.3 0.3 0.9, 300, stone
+doll|teddy|teddy bear|toy|plush|figurine: cylinder, 0.08 0.08 0.15, 0.3, soft
 shoe|boot|sneaker|helmet|bag|backpack|handbag: cube, 0.14 0.06 0.06, 0.8, soft
 hammer|wrench|key|knife|spoon|fork|sword|axe|watch|ring|guitar|violin: capsule, 0.02 0.02 0.15, 0.6, metal
 cloud|ghost: ball, 0.5, 1, soft

@@ -262,6 +262,9 @@ class Composer:
             hitting, hit = subjects, [*objects, *targets]
         if not hit and len(hitting) > 1:  # "two balls collide"
             hitting, hit = hitting[:1], hitting[1:]
+        if hitting and not set(hit) - set(hitting):
+            self.lost.append(clause.text or clause.verb)
+            self.people.doubts.append(f'"{clause.text or clause.verb}": nothing is named that could be met')
         for one in hitting:
             for other in hit:
                 if one != other:

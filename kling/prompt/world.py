@@ -7,7 +7,7 @@ suits which action; how long it takes. What a prompt says always wins: only what
 from dataclasses import dataclass
 
 from kling.prompt.graph import SHAPES, CameraMove, ObjectNode, SceneGraph
-from kling.prompt.knowledge import FRICTION, GRAVITY_M_S2, RESTITUTION, ROLLS, half_size_m, mass_kg
+from kling.prompt.knowledge import FRICTION, GRAVITY_M_S2, RADIUS_M, RESTITUTION, ROLLS, half_size_m, mass_kg
 from kling.prompt.lexical import Measure
 from kling.prompt.nouns import NOUNS, UNKNOWN_NOUN, Noun
 
@@ -82,7 +82,7 @@ def settle(graph: SceneGraph, measures: tuple[Measure, ...] = ()) -> World:
         assumed.append("duration")
     return World(
         objects=tuple(_properties(node, said) for node in graph.objects),
-        gravity_m_s2=GRAVITY_M_S2[graph.gravity or "earth"],
+        gravity_m_s2=GRAVITY_M_S2.get(graph.gravity or "earth", 9.81),
         setting=graph.setting or _usual_setting(graph),
         lighting=graph.lighting or ("studio" if (graph.setting or "studio") in ("studio", "wood") else "daylight"),
         camera=tuple(_directed(move) for move in graph.camera) or (_usual_camera(graph),),
@@ -97,7 +97,7 @@ def _properties(node: ObjectNode, said: dict[str, float]) -> Properties:
     surface = node.material or ""
     surface = _MATERIAL_LIKE.get(surface, surface if surface in FRICTION else "")
     if node.shape in SHAPES:
-        half = half_size_m(node.shape, node.size)
+        half = half_size_m(node.shape, node.size if node.size in RADIUS_M else None)
         mass = mass_kg(node.shape, half, surface or None)
         friction, restitution = FRICTION[surface], RESTITUTION[surface]
         proxy, fixed, rolls = node.shape, False, node.shape in ROLLS

@@ -2,7 +2,7 @@
 camera, a drawn path."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -11,12 +11,11 @@ from kling.camera.choose import choose_camera, frame_scene
 from kling.camera.moves import Move
 from kling.errors import InputError
 from kling.physics.constrain import constrain
-from kling.physics.simulate import Body
 from kling.prompt.understand import Understanding, understand
 from kling.scene.framing import planned
 from kling.scene.fulfil import decide
-from kling.scene.plan import PlannedObject, ScenePlan, SceneTrack
-from kling.scene.simulate import move
+from kling.scene.plan import ScenePlan, SceneTrack
+from kling.scene.simulate import body_of, move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ def direct(
     if duration_s is None:
         duration_s = 2.0 if "duration" in read.world.assumed else read.world.duration_s
     plan, track, _ = decide(
-        read.graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera
+        read.graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera, world=read.world
     )
     doubts = tuple(dict.fromkeys((*read.doubts, *plan.doubts)))
     if not (read.graph.objects or read.graph.events or read.graph.camera):
@@ -99,7 +98,8 @@ def follow(plan: ScenePlan, drawn_m: Mapping[str, Float[np.ndarray, "f 3"]]) -> 
                 where=f"{name}: {np.shape(path)}",
                 fix=f"The plan has {', '.join(items)} and {plan.num_frames} frames",
             )
-    bodies = [_body(items[name]) for name in drawn_m]
+    # Drawn from the first frame on: nothing is held, nothing stands firm.
+    bodies = [replace(body_of(items[name]), release_s=0.0, fixed=False) for name in drawn_m]
     drawn = np.stack([np.asarray(path, dtype=np.float64) for path in drawn_m.values()], axis=1)
     found = constrain(bodies, drawn, fps=plan.fps, gravity_m_s2=plan.environment.gravity_m_s2)
     for body in found.bodies:
@@ -119,17 +119,3 @@ def follow(plan: ScenePlan, drawn_m: Mapping[str, Float[np.ndarray, "f 3"]]) -> 
         for event in plan.events
     )
     return plan.model_copy(update={"objects": tuple(items.values()), "events": pushed}), found.rms
-
-
-def _body(item: PlannedObject) -> Body:
-    return Body(
-        name=item.id,
-        shape=item.proxy,
-        half_size_m=item.half_size_m,
-        mass_kg=item.mass_kg,
-        friction=item.friction,
-        restitution=item.restitution,
-        position_m=item.position_m,
-        quaternion=item.quaternion,
-        pivot_m=item.pivot_m,
-    )

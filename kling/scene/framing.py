@@ -30,12 +30,14 @@ def frame(
     aspect: float,
     elevation_deg: float,
     auto: bool = False,
+    scale: float = 1.0,
 ) -> PlannedCamera:
     """A camera in front of the scene (it looks along +y in the first frame) that makes the moves.
 
     Args:
         position_m: where the objects are, over evenly spaced times of the whole clip.
         auto: choose a move where none is said (otherwise the camera stands still).
+        scale: how much larger than the playground's the least stage is.
     """
     radii = np.asarray(radius_m, dtype=float)
     if auto and not moves and len(radii):
@@ -44,8 +46,8 @@ def frame(
     if len(radii):
         share *= float(radii.max() / radii.min())
     found = frame_scene(
-        _with_stage(position_m, aspect),
-        np.concatenate([radii, np.full(3, 0.02)]),
+        _with_stage(position_m, aspect, scale),
+        np.concatenate([radii, np.full(3, 0.02 * scale)]),
         [Move(kind=move.kind, direction=_direction(move), word=move.speed) for move in moves],
         duration_s=duration_s,
         aspect=aspect,
@@ -75,14 +77,14 @@ def _direction(move: CameraMove) -> str | None:
     return move.direction if move.direction in known else known[0]
 
 
-def _with_stage(position_m: np.ndarray, aspect: float) -> np.ndarray:
+def _with_stage(position_m: np.ndarray, aspect: float, scale: float) -> np.ndarray:
     """The trajectories and three still points that span the least stage, around the middle of the scene."""
     frames = len(position_m)
     middle = np.zeros(2)
     if position_m.shape[1]:
         flat = position_m[..., :2].reshape(-1, 2)
         middle = (flat.min(axis=0) + flat.max(axis=0)) / 2
-    wide, high = _STAGE_M[0] * max(aspect, 1.0), _STAGE_M[1] / min(aspect, 1.0)
+    wide, high = _STAGE_M[0] * max(aspect, 1.0) * scale, _STAGE_M[1] / min(aspect, 1.0) * scale
     points = np.array([(middle[0] - wide, middle[1], 0.05), (middle[0] + wide, middle[1], 0.05), (*middle, high)])
     return np.concatenate([position_m, np.broadcast_to(points, (frames, 3, 3))], axis=1)
 

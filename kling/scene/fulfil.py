@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kling.prompt.graph import Event, Relation, SceneGraph
-from kling.scene.layout import compose
+from kling.prompt.world import World
+from kling.scene.layout import compose, scale_of
 from kling.scene.plan import ObjectTrack, ScenePlan, SceneTrack
 from kling.scene.simulate import camera_track, see
 
@@ -24,6 +25,7 @@ def decide(
     aspect: float = 1.0,
     attempts: int = _ATTEMPTS,
     auto_camera: bool = False,
+    world: World | None = None,
 ) -> tuple[ScenePlan, SceneTrack, tuple[str, ...]]:
     """Lay out and simulate until what the graph says happens; the best of ``attempts`` plans.
 
@@ -33,8 +35,9 @@ def decide(
     best: tuple[ScenePlan, SceneTrack, tuple[str, ...]] | None = None
     for attempt in range(attempts):
         plan, motion = compose(
-            graph, seed=seed * 1009 + attempt, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera
-        )
+            graph, seed=seed * 1009 + attempt, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera,
+            world=world,
+        )  # fmt: skip
         camera = camera_track(plan.camera, num_frames=plan.num_frames, fps=fps)
         track = see(plan, motion, camera, aspect=aspect)
         missing = unfulfilled(graph, plan, track)
@@ -110,6 +113,7 @@ class _Window:
     start: int
     end: int
     touches: list[tuple[int, str, str]]  # frame, a, b; of the agent
+    scale: float = 1.0  # small things move by less
 
     @property
     def shift(self) -> np.ndarray:
@@ -119,7 +123,7 @@ class _Window:
         """Moved over the floor by at least so much, in the said direction if one was said."""
         moved = self.shift[:2]
         distance = float(np.linalg.norm(moved))
-        if distance < least_m:
+        if distance < least_m * self.scale:
             return False
         heading = _HEADING.get(self.event.direction or "")
         return heading is None or float(moved @ np.array(heading)) > 0.8 * distance
@@ -143,12 +147,14 @@ class _Scene:
             [math.floor(s * self.plan.fps + 1e-6) + 1 for s in later]
             + [frames, start + math.ceil(3 * self.plan.fps) + 1]
         )
+        item = self.items[event.agent]
         touches = [
             (c.frame, c.a, c.b) for c in self.track.contacts if event.agent in (c.a, c.b) and start < c.frame < end
         ]
         return _Window(
-            event=event, agent=self.moving[event.agent], start=start, end=max(end, start + 2), touches=touches
-        )
+            event=event, agent=self.moving[event.agent], start=start, end=max(end, start + 2), touches=touches,
+            scale=min(1.0, scale_of(item.shape, item.half_size_m)),
+        )  # fmt: skip
 
 
 def _happens(event: Event, scene: _Scene) -> bool:
@@ -165,7 +171,7 @@ def _happens(event: Event, scene: _Scene) -> bool:
 
 def _falls(w: _Window) -> bool:
     z = w.agent.position[w.start : w.end, 2]
-    return bool(z[0] - z.min() > 0.3 and w.touches)
+    return bool(z[0] - z.min() > 0.3 * w.scale and w.touches)
 
 
 def _bounces(w: _Window) -> bool:
@@ -174,7 +180,7 @@ def _bounces(w: _Window) -> bool:
     if not touched:
         return False
     after = z[min(touched) - w.start :]
-    return bool(len(after) > 1 and after.max() - z.min() > 0.1 and z[0] - z.min() > 0.15)
+    return bool(len(after) > 1 and after.max() - z.min() > 0.1 * w.scale and z[0] - z.min() > 0.15 * w.scale)
 
 
 def _rolls(w: _Window) -> bool:
@@ -189,7 +195,7 @@ def _slides(w: _Window) -> bool:
 
 def _thrown(w: _Window) -> bool:
     z = w.agent.position[w.start : w.end, 2]
-    rises = bool(z.max() - z[0] > 0.15)
+    rises = bool(z.max() - z[0] > 0.15 * w.scale)
     return rises and (w.event.direction == "up" or w.towards(0.3))
 
 

@@ -5,6 +5,7 @@ give the same plan everywhere. What cannot be honoured becomes a doubt in the pl
 a plan. `kling.scene.fulfil.decide` simulates plans and asks for another until what was said happens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from kling.physics.simulate import Motion
 from kling.prompt import knowledge
 from kling.prompt.graph import LIGHTINGS, SETTINGS, SHAPES, Event, ObjectNode, SceneGraph
+from kling.prompt.world import World, known_noun, settle
 from kling.scene import framing
 from kling.scene.motions import Start, at_rest, start_of
 from kling.scene.plan import Environment, PlannedEvent, PlannedObject, ScenePlan
@@ -21,6 +23,8 @@ _TRIES = 6  # each a wider floor than the one before
 _CANDIDATES = 192
 _SAMPLES = 12  # moments at which paths are compared
 _GAP_M = 0.07
+_USUAL_HALF_M = 0.22  # of what the motions and the stage were made for
+_SCALES = (0.2, 30.0)  # of a free noun against it
 # Bounding sphere over the diagonal of the half sizes.
 _ROUND = {"ball": 0.578, "cube": 1.0, "cylinder": 0.86, "capsule": 0.84, "cone": 0.84}
 
@@ -35,6 +39,8 @@ class _Item:
     mass_kg: float
     friction: float
     restitution: float
+    fixed: bool = False  # by nature, as a tree is
+    scale: float = 1.0  # motions and room are this much larger than the playground's
     events: list[Event] = field(default_factory=list)
     start: Start = field(default_factory=Start)
     base: int | None = None  # index of the object it stands on
@@ -47,8 +53,9 @@ class _Item:
 
 
 def lay_out(
-    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, auto_camera: bool = False
-) -> ScenePlan:
+    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, auto_camera: bool = False,
+    world: World | None = None,
+) -> ScenePlan:  # fmt: skip
     """Decide everything that the graph leaves open.
 
     Args:
@@ -56,26 +63,30 @@ def lay_out(
         seed: what is unsaid is drawn from it.
         aspect: width over height of the picture.
         auto_camera: choose a camera move where the graph says none; otherwise the camera stands still.
+        world: what level 4 knows of the objects (`Understanding.world`); None: what it knows of the graph alone.
     """
-    plan, _ = compose(graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera)
+    plan, _ = compose(
+        graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera, world=world
+    )
     return plan
 
 
 def compose(
-    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, auto_camera: bool = False
-) -> tuple[ScenePlan, Motion]:
+    graph: SceneGraph, *, seed: int, duration_s: float, fps: float, aspect: float = 1.0, auto_camera: bool = False,
+    world: World | None = None,
+) -> tuple[ScenePlan, Motion]:  # fmt: skip
     """Like `lay_out`, with the motion that was simulated to place the camera."""
     rng = np.random.default_rng(np.random.SeedSequence([seed % 2**63, 0x51A9]))
     doubts: list[str] = []
     gravity = knowledge.GRAVITY_M_S2.get(graph.gravity or "earth", 9.81)
-    items = _items(graph, doubts)
+    items = _items(graph, world or settle(graph), doubts)
     begins = _begins(graph, duration_s)
     index = {item.node.id: i for i, item in enumerate(items)}
     _attach(graph, items, index, doubts)
     planned = []
     for item in items:
         if not item.events:
-            item.start = at_rest(item.proxy, rng)
+            item.start = replace(at_rest(item.proxy, rng), fixed=item.fixed)
         planned += _animate(item, items, index, begins, gravity, duration_s, rng, doubts)
     places = _place(graph, items, index, rng, doubts)
     setting = _known(graph.setting, SETTINGS, doubts) or str(rng.choice(SETTINGS))
@@ -100,13 +111,20 @@ def compose(
     camera = framing.frame(
         graph.camera,
         motion.position_m,
-        np.array([float(np.linalg.norm(item.half)) * _ROUND[item.proxy] for item in items]),
+        np.array([_radius(item) for item in items]),
         duration_s=duration_s,
         aspect=aspect,
         elevation_deg=float(rng.uniform(12, 20)),
         auto=auto_camera,
+        scale=_scale(items),
     )
     return plan.model_copy(update={"camera": camera}), motion
+
+
+def _radius(item: _Item) -> float:
+    """Of a ball around it."""
+    share = _ROUND[item.proxy] if item.node.shape in SHAPES else 1.0  # the shares hold for the playground's proportions
+    return float(np.linalg.norm(item.half)) * share
 
 
 def _known(name: str | None, names: tuple[str, ...], doubts: list[str]) -> str | None:
@@ -116,28 +134,39 @@ def _known(name: str | None, names: tuple[str, ...], doubts: list[str]) -> str |
     return name
 
 
-def _items(graph: SceneGraph, doubts: list[str]) -> list[_Item]:
+def _items(graph: SceneGraph, world: World, doubts: list[str]) -> list[_Item]:
     items = []
     for node in graph.objects:
-        proxy = node.shape if node.shape in SHAPES else "cube"
-        if proxy != node.shape:
-            doubts.append(f"{node.shape}: simulated as a {proxy}")
-        size = node.size if node.size in knowledge.RADIUS_M else None
-        if size != node.size:
+        known = world.properties(node.id)
+        if node.shape not in SHAPES:
+            box = " x ".join(f"{2 * half:.2g}" for half in known.half_size_m)
+            unknown = "" if known_noun(node.shape) else "an unknown thing, "
+            doubts.append(f"{node.shape}: {unknown}simulated as a {known.proxy} of {box} m")
+        if node.size is not None and node.size not in knowledge.RADIUS_M:
             doubts.append(f"{node.size}: a size that this world does not have")
-        half = knowledge.half_size_m(proxy, size)
-        material = node.material if node.material in knowledge.FRICTION else ""
         items.append(
             _Item(
                 node=node,
-                proxy=proxy,
-                half=half,
-                mass_kg=knowledge.mass_kg(proxy, half, material),
-                friction=knowledge.FRICTION[material or ""],
-                restitution=knowledge.RESTITUTION[material or ""],
+                proxy=known.proxy,
+                half=known.half_size_m,
+                mass_kg=known.mass_kg,
+                friction=known.friction,
+                restitution=known.restitution,
+                fixed=known.fixed,
+                scale=scale_of(node.shape, known.half_size_m),
             )
         )
     return items
+
+
+def scale_of(shape: str, half_size_m: Sequence[float]) -> float:
+    """How much larger than the playground's the motions of a thing are; its own shapes keep theirs."""
+    return 1.0 if shape in SHAPES else float(np.clip(max(half_size_m) / _USUAL_HALF_M, *_SCALES))
+
+
+def _scale(items: list[_Item]) -> float:
+    """How much larger than the playground's this scene is."""
+    return max((item.scale for item in items), default=1.0)
 
 
 def _begins(graph: SceneGraph, duration_s: float) -> dict[int, float]:
@@ -180,14 +209,18 @@ def _animate(item, items, index, begins, gravity, duration_s, rng, doubts) -> li
         begin = begins[event.order]
         patient = index.get(event.patient or "")
         if event.action == "collide":
+            if patient is not None and items[patient] is item:
+                doubts.append(f"{item.node.id} cannot collide with itself")
+                patient = None
             others = [j for j, other in enumerate(items) if other is not item]
             if patient is None and others:
                 patient = others[int(rng.integers(len(others)))]
                 doubts.append(f"{item.node.id} collides with something unsaid: {items[patient].node.id}")
             item.target = patient
         start = start_of(
-            event, item.proxy, item.half, item.friction, item.restitution, gravity, duration_s - begin, rng, doubts
-        )
+            event, item.proxy, item.half, item.friction, item.restitution, gravity, duration_s - begin, rng, doubts,
+            scale=item.scale,
+        )  # fmt: skip
         push = None
         if n == 0:
             item.start = replace(start, release_s=begin)
@@ -225,7 +258,8 @@ def _place(graph, items: list[_Item], index: dict[str, int], rng, doubts: list[s
     if not count:
         return np.zeros((0, 2))
     free = sum(item.base is None for item in items)
-    room = np.array([0.45 + 0.22 * free, 0.10 + 0.13 * free])
+    scale = _scale(items)
+    room = np.array([0.45 + 0.22 * free, 0.10 + 0.13 * free]) * scale
     best, best_cost = np.zeros((count, 2)), np.inf
     for _ in range(_TRIES):
         middle = rng.uniform(-room, room, (_CANDIDATES, count, 2))

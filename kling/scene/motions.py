@@ -74,16 +74,37 @@ class _Case:
         return np.array([math.cos(angle), math.sin(angle)])
 
 
-def start_of(event, proxy, half, friction, restitution, gravity, time_s, rng, doubts: list[str]) -> Start:
-    """The initial state that makes ``event`` happen within ``time_s``; doubts are appended where it cannot."""
+def start_of(
+    event, proxy, half, friction, restitution, gravity, time_s, rng, doubts: list[str], *, scale: float = 1.0
+) -> Start:
+    """The initial state that makes ``event`` happen within ``time_s``; doubts are appended where it cannot.
+
+    Args:
+        scale: the motion is this much larger than the playground's: found in a world whose unit of length is so many
+            metres, and enlarged. A truck drives lengths of trucks, an apple rolls lengths of apples.
+    """
     case = _Case(
-        event=event, proxy=proxy, half=half, friction=friction, restitution=restitution, gravity=gravity,
+        event=event, proxy=proxy, half=tuple(a / scale for a in half), friction=friction, restitution=restitution,
+        gravity=gravity / scale,
         time_s=max(time_s, 0.2), rng=rng, doubts=doubts,
     )  # fmt: skip
     if event.action not in MOTIONS:
         doubts.append(f"{event.action}: an action this world does not have; {event.agent} stays where it is")
         return at_rest(proxy, rng)
-    return MOTIONS[event.action](case)
+    return _enlarged(MOTIONS[event.action](case), scale)
+
+
+def _enlarged(start: Start, scale: float) -> Start:
+    """Lengths and speeds times ``scale``; times and angles stay."""
+    if scale == 1.0:
+        return start
+    lengths = ("velocity_m_s", "offset_m", "travel_m")
+    return replace(
+        start,
+        lift_m=start.lift_m * scale,
+        rope_m=start.rope_m * scale,
+        **{name: tuple(float(value) * scale for value in getattr(start, name)) for name in lengths},
+    )
 
 
 def at_rest(proxy: str, rng: np.random.Generator) -> Start:
@@ -132,13 +153,17 @@ def _roll(case: _Case) -> Start:
 
 
 def _sliding(case: _Case, heading: np.ndarray, distance: float, end_speed: float = 0.0) -> Start:
-    speed = math.sqrt(2 * case.friction * case.gravity * distance + end_speed**2) or distance / case.time_s
     lying = case.proxy == "capsule"
+    # What is taller than friction allows would trip over its own foot: it glides.
+    tall = not lying and case.friction * case.half[2] > case.half[0]
+    friction = 0.5 * case.half[0] / case.half[2] if tall else case.friction
+    speed = math.sqrt(2 * friction * case.gravity * distance + end_speed**2) or distance / case.time_s
     return Start(
         velocity_m_s=(heading[0] * speed, heading[1] * speed, 0.0),
         quaternion=_lying(math.atan2(heading[1], heading[0])) if lying else (1.0, 0.0, 0.0, 0.0),
         lying=lying,
         travel_m=(heading[0] * distance, heading[1] * distance),
+        friction=friction if tall else None,
     )
 
 

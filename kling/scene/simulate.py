@@ -14,46 +14,31 @@ import numpy as np
 
 from kling.camera import path, poses
 from kling.physics import simulate as physics
+from kling.physics.laws import EVERY_LAW, Laws
 from kling.scene.plan import CameraTrack, Contact, ObjectTrack, PlannedCamera, PlannedObject, ScenePlan, SceneTrack
 
 _GRID_PX = 192  # height of the grid on which visible shares are counted
 _NEAR_M = 0.05
 
 
-def simulate(plan: ScenePlan, *, aspect: float = 1.0) -> SceneTrack:
+def simulate(plan: ScenePlan, *, aspect: float = 1.0, laws: Laws = EVERY_LAW) -> SceneTrack:
     """What the plan leads to, frame by frame.
 
     Args:
         aspect: width over height of the picture; boxes are fractions of it.
+        laws: the laws of motion that hold; each can be left out, for ablations.
 
     Raises:
         InputError: an object that cannot be simulated (shape, unstable start).
     """
-    motion = move(plan)
+    motion = move(plan, laws=laws)
     camera = camera_track(plan.camera, num_frames=plan.num_frames, fps=plan.fps)
     return see(plan, motion, camera, aspect=aspect)
 
 
-def move(plan: ScenePlan) -> physics.Motion:
+def move(plan: ScenePlan, *, laws: Laws = EVERY_LAW) -> physics.Motion:
     """The physics alone."""
-    bodies = tuple(
-        physics.Body(
-            name=item.id,
-            shape=item.proxy,
-            half_size_m=item.half_size_m,
-            mass_kg=item.mass_kg,
-            friction=item.friction,
-            restitution=item.restitution,
-            position_m=item.position_m,
-            quaternion=item.quaternion,
-            velocity_m_s=item.velocity_m_s,
-            angular_velocity_rad_s=item.angular_velocity_rad_s,
-            fixed=item.fixed,
-            pivot_m=item.pivot_m,
-            release_s=item.release_s,
-        )
-        for item in plan.objects
-    )
+    bodies = tuple(body_of(item) for item in plan.objects)
     pushes = tuple(
         physics.Push(
             body=event.agent,
@@ -70,6 +55,26 @@ def move(plan: ScenePlan) -> physics.Motion:
         fps=plan.fps,
         gravity_m_s2=plan.environment.gravity_m_s2,
         pushes=pushes,
+        laws=laws,
+    )
+
+
+def body_of(item: PlannedObject) -> physics.Body:
+    """The planned object as the physics knows it."""
+    return physics.Body(
+        name=item.id,
+        shape=item.proxy,
+        half_size_m=item.half_size_m,
+        mass_kg=item.mass_kg,
+        friction=item.friction,
+        restitution=item.restitution,
+        position_m=item.position_m,
+        quaternion=item.quaternion,
+        velocity_m_s=item.velocity_m_s,
+        angular_velocity_rad_s=item.angular_velocity_rad_s,
+        fixed=item.fixed,
+        pivot_m=item.pivot_m,
+        release_s=item.release_s,
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kling.physics.laws import EVERY_LAW, Laws
 from kling.prompt.graph import (
     ACTIONS,
     CAMERA_MOVES,
@@ -21,6 +22,7 @@ from kling.prompt.graph import (
     Relation,
     SceneGraph,
 )
+from kling.scene.direct import direct
 from kling.scene.fulfil import decide, unfulfilled
 from kling.scene.layout import lay_out
 from kling.scene.plan import ScenePlan
@@ -265,3 +267,58 @@ def test_any_graph_gets_a_plan_that_can_be_simulated(looks, happenings, places, 
     track = simulate(plan)
     assert [item.id for item in track.objects] == [node.id for node in graph.objects]
     assert all(len(item.box) == plan.num_frames for item in track.objects)
+
+
+# --- things that the playground does not have --------------------------------------------------------------------
+
+
+def test_known_nouns_have_their_sizes_and_masses():
+    plan = direct("a dog slides to the left, past a tree and a truck", fps=8).plan
+    dog, truck = (next(o for o in plan.objects if o.shape == name) for name in ("dog", "truck"))
+    tree = next(o for o in plan.objects if o.shape == "tree")
+    assert dog.proxy == "capsule" and dog.mass_kg == pytest.approx(20) and max(dog.half_size_m) < 0.6
+    assert truck.proxy == "cube" and truck.mass_kg > 100 * dog.mass_kg and truck.half_size_m[0] > 2
+    assert tree.fixed and tree.half_size_m[2] > 2
+    assert any("dog" in doubt for doubt in plan.doubts)
+
+
+def test_an_unknown_noun_is_a_named_doubt():
+    plan = direct("a zorple next to a red ball", fps=8).plan
+    assert any("zorple" in doubt and "unknown" in doubt for doubt in plan.doubts)
+
+
+@pytest.mark.parametrize(("noun", "least_m", "most_m"), [("marble", 0.03, 0.5), ("boulder", 1.0, 6.0)])
+def test_motions_have_the_size_of_what_moves(noun: str, least_m: float, most_m: float):
+    made = direct(f"a {noun} rolls to the left", fps=8, duration_s=2.0)
+    way = made.track.objects[0].position_m[0][0] - made.track.objects[0].position_m[-1][0]
+    assert least_m < way < most_m
+    assert not any("does not roll" in doubt or "never in" in doubt for doubt in made.plan.doubts)
+
+
+def test_a_collision_with_itself_is_a_doubt():
+    assert any("met" in doubt for doubt in direct("a ball collides with itself", fps=8).plan.doubts)
+    graph = SceneGraph(objects=(node("o1"),), events=(Event(action="collide", agent="o1", patient="o1"),))
+    assert any("itself" in doubt for doubt in lay_out(graph, seed=0, duration_s=1.0, fps=8).doubts)
+
+
+@pytest.mark.parametrize("law", ["gravity", "inertia", "friction", "restitution"])
+def test_each_law_is_a_switch_of_the_simulation(law: str):
+    action, shape = {"gravity": ("fall", "ball"), "restitution": ("bounce", "ball")}.get(law, ("slide", "cube"))
+    graph = SceneGraph(objects=(node("o1", shape),), events=(Event(action=action, agent="o1"),))
+    plan = lay_out(graph, seed=0, duration_s=2.0, fps=8)
+    with_it, without = (
+        np.array(simulate(plan, laws=laws).objects[0].position_m) for laws in (EVERY_LAW, Laws.without([law]))
+    )
+    assert np.abs(with_it - without).max() > 0.1
+
+
+_WORDS = "red blue ball cube dog million two hits falls itself above while not then camera orbits on behind 🎈 ignore"
+_WORDS_JA = "赤い 青い ボール 立方体 犬 百万個の が に を は ぶつかる 落ちる ながら の上 カメラ 😀 ball and"
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.sampled_from((*_WORDS.split(), *_WORDS_JA.split())), min_size=1, max_size=14), st.booleans())
+def test_any_words_get_a_plan(words: list[str], joined: bool):
+    plan = direct(("" if joined else " ").join(words), fps=4, duration_s=1.0).plan
+    assert ScenePlan.model_validate_json(plan.model_dump_json()) == plan
+    assert plan.objects or plan.doubts

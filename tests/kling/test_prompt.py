@@ -52,6 +52,11 @@ def test_handwritten_prompts(split, floor):
     assert study.score(rows).share >= floor
 
 
+def test_a_second_handwritten_set():
+    rows = study.read("second", HANDWRITTEN.with_name("second.jsonl"))
+    assert len(rows) == 60 and study.score(rows).found >= 51  # what the parser found when it first saw them
+
+
 @pytest.mark.parametrize("level", ["lexical", "syntactic", "semantic", "world"])
 def test_every_level_adds(level):
     rows = study.read("handwritten", HANDWRITTEN)
