@@ -1,7 +1,7 @@
 """Fit a simulation to what was seen: analysis by synthesis. `estimate` and `constrain` are two questions to it.
 
-The unknowns are each body's first position and velocity (a round one in flight also its spin, which shows when it lands),
-its friction and restitution, and the scene's gravity. Their
+The unknowns are each body's first position and velocity (and the spin of a round one in flight, which shows when it
+lands), its friction and restitution, and the scene's gravity. Their
 least-squares problem has a residual for every seen coordinate (over its error) and one for every unknown (its distance
 from the prior, over the prior's spread): a maximum a posteriori estimate, whose covariance is the inverse of J^T J. An
 unknown that nothing seen depends on keeps its prior and the prior's spread, which is how a caller can tell.

@@ -1,16 +1,23 @@
-"""Figures of kling.physics on scenes of the playground's own layout: `python -m tests.kling.physics_figures`.
+"""Figures of kling.physics on scenes of the playground's own layout.
+
+    python -m tests.kling.physics_figures --scenes 40 --out docs/benchmarks/physics.md
 
 Each scene is one object and one event; its first 8 frames (8 fps, 2 mm of tracking error) go to `estimate` with
 defaults instead of the truth; `predict` runs to 2 s. Restitution counts where a bounce was seen, friction where
-something slid, gravity where something flew.
+something slid, gravity where something flew. A position's error is the largest distance, over the 2 s, between where
+the plan's camera sees the predicted and the true centre, in frame widths. "Off": the same plan simulated without
+gravity, inertia, friction and restitution, against the laws.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
+from kling.camera import poses
 from kling.physics.estimate import estimate, predict
 from kling.physics.fit import rest_height_m
+from kling.physics.laws import Laws
 from kling.physics.residual import residual
 from kling.physics.simulate import Body
 from kling.prompt.graph import Event, ObjectNode, SceneGraph
@@ -22,6 +29,8 @@ CASES = (
     ("ball", "bounce", None), ("ball", "fall", None), ("ball", "bounce", "moon"), ("cube", "slide", None),
     ("ball", "throw", None), ("ball", "bounce", "mars"), ("cylinder", "slide", None), ("ball", "roll", None),
 )  # fmt: skip
+
+LIMITS = {"gravity": 0.10, "restitution": 0.15, "friction": 0.15, "position": 0.05}
 
 
 def measure(seed: int) -> dict[str, float]:
@@ -40,9 +49,9 @@ def measure(seed: int) -> dict[str, float]:
     )  # fmt: skip
     found = estimate((body,), seen, fps=FPS, sigma_m=ERROR_M)
     ahead = predict(found, num_frames=len(truth), fps=FPS).position_m
-    box = [b for b in track.objects[0].box if b is not None]
-    a_metre = np.mean([b[2] - b[0] for b in box]) / (2 * item.half_size_m[0])  # in frame widths, about
-    made = {"position": float(np.abs(ahead - truth).max() * a_metre)}
+    pose, fov = np.array(track.camera.camera_to_world), np.array(track.camera.fov_y_deg)
+    there, here = (poses.project(places, pose, fov, 1.0)[0] for places in (ahead, truth))
+    made = {"position": float(np.linalg.norm(there - here, axis=-1).max())}
     bottom = truth[:SEEN, 0, 2] - rest_height_m(body)
     hits = [contact for contact in track.contacts if 0 < contact.frame < SEEN - 1 and contact.impulse_n_s > 0]
     flew = bottom.max() > 0.2
@@ -55,6 +64,10 @@ def measure(seed: int) -> dict[str, float]:
     radius = np.array([np.linalg.norm(item.half_size_m)])
     known = {"rest_height_m": np.array([rest_height_m(body)]), "radius_m": radius}
     gravity_m_s2 = plan.environment.gravity_m_s2
+    lawless = simulate(plan, laws=Laws.without(("gravity", "inertia", "friction", "restitution")))
+    untrue = np.array(lawless.objects[0].position_m)[:, None]
+    for name, places in (("residual on", truth), ("residual off", untrue)):
+        made[name] = residual(places, fps=FPS, gravity_m_s2=gravity_m_s2, **known).mean_m_s2
     made["lawful"] = residual(truth, fps=FPS, gravity_m_s2=gravity_m_s2, **known).lawful
     made["reversed"] = residual(truth[::-1], fps=FPS, gravity_m_s2=gravity_m_s2, **known).lawful
     straight = np.linspace(truth[0], truth[-1], len(truth))
@@ -62,18 +75,44 @@ def measure(seed: int) -> dict[str, float]:
     return made
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=40)
-    all_made = [measure(seed) for seed in range(parser.parse_args().scenes)]
-    limits = {"gravity": 0.10, "restitution": 0.15, "friction": 0.15, "position": 0.05}
-    for name, limit in limits.items():
-        errors = np.array([made[name] for made in all_made if name in made])
-        within = np.mean(errors <= limit)
-        print(f"{name:12} n={len(errors):3} median {np.median(errors):.3f} 90 % {np.quantile(errors, 0.9):.3f} "
-              f"within {limit:.0%}: {within:.0%}")  # fmt: skip
+def table(all_made: list[tuple[str, dict[str, float]]]) -> str:
+    """Markdown: one row a quantity, and positions again by action."""
+    rows = [(name, limit, [made[name] for _, made in all_made if name in made]) for name, limit in LIMITS.items()]
+    for action in dict.fromkeys(action for action, _ in all_made):
+        rows.append((f"position, {action}", 0.05, [made["position"] for a, made in all_made if a == action]))
+    lines = ["| error of | scenes | median | 90 % below | worst | goal | within |", "|---|---|---|---|---|---|---|"]
+    for name, limit, values in rows:
+        if values:
+            errors = np.array(values)
+            lines.append(
+                f"| {name} | {len(errors)} | {np.median(errors):.3f} | {np.quantile(errors, 0.9):.3f} "
+                f"| {errors.max():.3f} | {limit:.2f} | {np.mean(errors <= limit):.0%} |"
+            )
+    lines += ["", "| tracks | share of moments that obey the laws |", "|---|---|"]
     for name in ("lawful", "reversed", "straight"):
-        print(f"lawful share of {name:9} tracks: {np.mean([made[name] for made in all_made]):.2f}")
+        lines.append(f"| {name} | {np.mean([made[name] for _, made in all_made]):.2f} |")
+    lines += ["", "| physics | mean residual, m/s^2 | standard error over scenes |", "|---|---|---|"]
+    for name in ("on", "off"):
+        values = np.array([made[f"residual {name}"] for _, made in all_made])
+        lines.append(f"| {name} | {values.mean():.2f} | {values.std() / np.sqrt(len(values)):.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
+    parser.add_argument("--out", type=Path, help="page whose table is replaced")
+    asked = parser.parse_args()
+    all_made = []
+    for seed in range(asked.first, asked.first + asked.scenes):
+        made = measure(seed)
+        all_made.append((CASES[seed % len(CASES)][1], made))
+        print(seed, *CASES[seed % len(CASES)], {name: round(value, 3) for name, value in made.items()}, flush=True)
+    print(table(all_made))
+    if asked.out is not None:
+        before, start, rest = asked.out.read_text().partition("<!-- table: begin -->\n")
+        asked.out.write_text(f"{before}{start}{table(all_made)}\n{rest[rest.index('<!-- table: end -->') :]}")
 
 
 if __name__ == "__main__":
