@@ -20,7 +20,6 @@ from kling.bench.camera_reader import MIRROR, MIRROR_KINDS, CameraNet, features,
 from kling.bench.reconstruct import clips
 from kling.bench.train_reader import masks
 
-
 _BATCH = 256
 _SUMS = 0.35  # share of examples that are turned into two moves at once
 

@@ -50,8 +50,8 @@ def direct(
         read.graph, seed=seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=auto_camera, world=read.world
     )
     doubts = tuple(dict.fromkeys((*read.doubts, *plan.doubts)))
-    if not (read.graph.objects or read.graph.events or read.graph.camera):
-        doubts += ("nothing here is a thing, an event or a camera move: the scene is empty, the text alone decides",)
+    if not plan.objects:
+        doubts += ("nothing here is a thing: the scene is empty, the text alone decides what is seen",)
     if len(plan.objects) == 1 and any(event.action == "collide" for event in plan.events):
         doubts += ("a collision needs two things: there is nothing to meet",)
     plan = plan.model_copy(
