@@ -23,6 +23,7 @@ from kling import demo_page
 from kling.errors import ConfigError, InputError, ServiceError
 
 PROMPT = "a large red ball bounces on the grass"
+PACKAGED = Path(__file__).parent / "weights" / "tiny"
 console = Console()
 
 
@@ -66,6 +67,8 @@ def run(demo: Demo) -> None:
     _stage("data", "curate", "tiny", "--input", clips, "--out", dataset)
     _title("3. Train with Ray Train + DeepSpeed on 2 ranks")
     train = ["train", "tiny", "--data", dataset, "--out", training, "--num-workers", 2]
+    # From the packaged weights and in small steps: a few minutes of training must not undo hours of it.
+    train += ["--start-from", PACKAGED, "--optimizer.lr", 1e-5]
     train += ["--batch-size", 8, "--optimizer.warmup", 5, "--optimizer.schedule", "constant"]
     _stage(*train, "--steps", demo.steps)
     _title("3b. Train on: the same command resumes from its own checkpoint")

@@ -238,9 +238,11 @@ def _to_video(cuts: np.ndarray) -> Video:
 
 def _narrow_posterior(vae: VideoVAE) -> None:
     """Start with little noise in the sampled latents (a deviation of 0.08): at 1 nothing but the mean gets through."""
+    last = vae.net.quant_conv
+    assert last.bias is not None
     with torch.no_grad():
-        vae.net.quant_conv.weight[vae.config.z_dim :] *= 0.1
-        vae.net.quant_conv.bias[vae.config.z_dim :] = -5.0
+        last.weight[vae.config.z_dim :] *= 0.1
+        last.bias[vae.config.z_dim :] = -5.0
 
 
 def _to_uint8(film: Tensor) -> np.ndarray:
