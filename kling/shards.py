@@ -8,6 +8,7 @@ DATASET/
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -146,8 +147,17 @@ def read_rows(dataset: str, shard: Shard, columns: list[str] | None = None) -> I
 
 
 def latents_of(row: dict) -> np.ndarray:
-    """c f h w float16."""
-    return np.frombuffer(row["latents"], np.float16).reshape(row["latents_shape"])
+    """c f h w float16.
+
+    Raises:
+        InputError: the row holds more or fewer values than its shape says.
+    """
+    values, shape = np.frombuffer(row["latents"], np.float16), tuple(row["latents_shape"])
+    if values.size != math.prod(shape):
+        raise InputError(
+            f"{values.size} latent values for shape {shape}", where=str(row.get("clip_id")), fix="Curate the clip again"
+        )
+    return values.reshape(shape)
 
 
 def text_states_of(row: dict, caption: int, width: int) -> np.ndarray:

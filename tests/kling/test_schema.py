@@ -17,7 +17,9 @@ configs = st.builds(
     seed=st.none() | st.integers(0, MAX_SEED),
     guidance=st.none() | st.floats(0, 20),
     steps=st.none() | st.integers(1, 200),
-    camera_control=st.none() | st.builds(CameraControl, type=st.sampled_from(["orbit", "pan"])),
+    camera_control=st.none()
+    | st.builds(CameraControl, type=st.sampled_from(["orbit", "pan"]), direction=st.sampled_from(["left", "right"]))
+    | st.builds(CameraControl, type=st.just("static")),
 )
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=200).filter(str.strip)
 

@@ -10,15 +10,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import torch
 
 from kling.client.client import Client
 from kling.client.retries import RetryPolicy
-from kling.model.checkpoint import save_part
-from kling.model.dit import DiT
-from kling.model.text import TextEncoder
-from kling.model.vae import VideoVAE
-from kling.presets import get_preset
 from kling.schema import API_PREFIX
 from serve.app import ServiceSettings
 from serve.keys import KeyStore, Limits, service_secret
@@ -68,18 +62,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory) -> str:
-    """Seeded networks of the tiny preset: noise to look at, but every computation is real."""
-    folder, preset = str(tmp_path_factory.mktemp("weights")), get_preset("tiny")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        parts = {"dit": DiT(preset.dit), "vae": VideoVAE(preset.vae), "text": TextEncoder(preset.text)}
-    for name, module in parts.items():
-        save_part(folder, name, module, preset="tiny", note="seeded, untrained")
-    return folder
 
 
 @pytest.fixture(scope="session")

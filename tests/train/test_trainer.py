@@ -75,8 +75,8 @@ def test_what_would_fail_again_ends_the_run_at_once(ray_cluster, encoders, small
     write_dataset(tmp_path / "data", encoders, {("train", "64x64x17"): 8})
     shard = next((tmp_path / "data").glob("shards/train/*/*.parquet"))
     table = pq.read_table(shard)
-    rows = [row | {"latents_shape": [16, 5, 4, 16]} for row in table.to_pylist()]
+    rows = [row | {"latents_shape": [32, 5, 4, 16]} for row in table.to_pylist()]
     pq.write_table(type(table).from_pylist(rows, schema=table.schema), shard)
-    with pytest.raises(InputError, match=r"latents of shape \(16, 5, 4, 16\)"):
+    with pytest.raises(InputError, match=r"latents of shape \(32, 5, 4, 16\)"):
         train_dit(make_run(tmp_path / "data", encoders, tmp_path / "out"), small)
     assert not (tmp_path / "out" / "events.jsonl").exists()
