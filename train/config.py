@@ -102,6 +102,7 @@ class VAERun:
     adam_lr: float = 1.5e-3
     gradient_weight: float = 1.0  # of the L1 distance of spatial gradients: edges, and so shape
     square_weight: float = 2.0  # of the squared distance: an object that is missing counts more than a rough floor
+    contrast_weight: float = 6.0  # how much more a pixel counts that stands out from its surroundings: things are small
     kl_weight: float = 1e-6  # a latent element; small, the latents are normalised afterwards
     ema: float = 0.998
     start_from: str | None = None  # weights folder whose vae a new run starts from; None: random weights

@@ -27,6 +27,8 @@ from kling.model.checkpoint import save_part
 from kling.model.text import TextEncoder, TextStates
 from kling.presets import Preset
 from kling.prompt.graph import ObjectNode, SceneGraph
+from kling.scene.control import place_phrase
+from kling.scene.plan import Environment
 
 from .config import TextRun
 from .optimizer import schedule
@@ -214,6 +216,7 @@ def read_examples(data: str) -> tuple[Examples, Examples]:
         found[raw["split"]].captions.extend((caption["text"], facts) for caption in raw["captions"])
         if raw["split"] == "train":
             phrases |= {o.phrase: frozenset(_object_facts(o)) for o in _described(raw, graph)}
+            phrases |= _places(raw)
     # One phrase in sixteen is held out, by its own text: attributes have to be read, not combinations remembered.
     held_out = {text for text in phrases if zlib.crc32(text.encode()) % 16 == 0}
     train = Examples(
@@ -266,6 +269,12 @@ def _described(raw: dict, graph: SceneGraph) -> list[ObjectNode]:
     fields = ("id", "shape", "color", "size", "material", "finish")
     planned = [ObjectNode(**{name: item.get(name) for name in fields}) for item in raw["plan"]["objects"]]
     return [*graph.objects, *planned]
+
+
+def _places(raw: dict) -> dict[str, frozenset[str]]:
+    """The planned place as it is painted."""
+    place = Environment.model_validate(raw["plan"]["environment"])
+    return {place_phrase(place): frozenset({f"setting {place.setting}", f"lighting {place.lighting}"})}
 
 
 def _sidecars(data: str) -> list[str]:

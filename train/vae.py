@@ -1,6 +1,7 @@
 """The VAE stage: clips in, a weights folder with a trained VAE and its latent statistics out. One process.
 
-The loss is L1 and squared error on pixels, L1 on spatial gradients at two scales (shape is what a small VAE loses
+The loss is L1 and squared error on pixels, where what stands out from its surroundings counts several times (things are
+a tenth of a picture, and what is asked of it), L1 on spatial gradients at two scales (shape is what a small VAE loses
 first, and PSNR does not see it), and a very small KL term. Kernels are moved by Muon, the rest by AdamW. Single frames
 come first: at equal processor time that is 4 dB ahead of whole clips from the start (docs/log.md). Then cuts of one,
 two and all latent frames, always as many frames a step.
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from einops import rearrange
+from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -174,8 +176,8 @@ def vae_loss(vae: VideoVAE, video: Video, run: VAERun, noise: torch.Generator) -
     posterior = vae.net.encode(video).latent_dist
     sample = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=noise)
     made = decode_unclamped(vae, sample)
-    error = made - video
-    distance, square = error.abs().mean(), error.square().mean()
+    error, weight = made - video, pixel_weight(video, run.contrast_weight)
+    distance, square = (weight * error.abs()).mean(), (weight * error.square()).mean()
     edges = gradient_distance(made, video)
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     loss = distance + run.square_weight * square + run.gradient_weight * edges + run.kl_weight * kl
@@ -193,6 +195,18 @@ def decode_unclamped(vae: VideoVAE, raw: Latents) -> Video:
         parts.append(net.decoder(latents[:, :, i : i + 1], feat_cache=cache, feat_idx=[0], **first))
     video = torch.cat(parts, dim=2)
     return video if vae.config.patch_size is None else unpatchify(video, patch_size=vae.config.patch_size)
+
+
+def pixel_weight(video: Video, contrast: float) -> Float[Tensor, "b 1 f h w"]:
+    """What a pixel's error counts: 1, and ``contrast`` more for each unit that it differs from its surroundings.
+
+    Surroundings are 17 pixels wide. The mean over a clip is 1, so that the weight moves attention and not the rate.
+    """
+    frames = rearrange(video, "b c f h w -> (b f) c h w")
+    around = avg_pool2d(frames, 17, stride=1, padding=8, count_include_pad=False)
+    differs = rearrange((frames - around).abs().mean(dim=1, keepdim=True), "(b f) c h w -> b c f h w", b=len(video))
+    weight = 1 + contrast * differs
+    return weight / weight.mean(dim=(2, 3, 4), keepdim=True)
 
 
 def gradient_distance(made: Video, video: Video) -> Tensor:

@@ -29,7 +29,7 @@ class DiTConfig:
     # What the last layer says: the velocity (Wan), or the clean latents, of which the velocity is then made. The second
     # is easier for a narrow network: noise need not pass through it.
     predicts: Literal["velocity", "clean"] = "velocity"
-    object_slots: int = 8  # painted objects (trajectory control)
+    object_slots: int = 9  # what can be painted: 8 objects, and the place they are in (the last slot)
     control_width: int = 256  # width of the tokens that carry painted objects, camera and flow
     control_every: int = 4  # they are added at the input and again before every so many blocks
     image_tokens: int | None = None  # of first and last frame together, where those have learned positions (Wan FLF2V)

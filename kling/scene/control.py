@@ -3,7 +3,8 @@
 A latent frame stands for 4 frames, the first for one (the VAE is causal). Objects keep one slot each, so that objects
 that meet do not mix; a slot's 6 maps are the share of each cell that the object's box covers in each of the latent
 frame's 4 frames, then nearness and visibility where it is. Measured on a simpler world: boxes and soft blobs teach a
-small model equally well, and the exact share of a cell keeps positions finer than the grid.
+small model equally well, and the exact share of a cell keeps positions finer than the grid. The place and its light are
+painted like an object that is everywhere, in the last slot: a caption read as a whole says them too weakly.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jaxtyping import Float
 
 from kling.camera import rays
 from kling.errors import ConfigError
-from kling.scene.plan import CameraTrack, ScenePlan, SceneTrack
+from kling.scene.plan import CameraTrack, Environment, ScenePlan, SceneTrack
 
 STRIDE_FRAMES = 4  # frames a latent frame stands for, after the first
 OBJECT_MAPS = STRIDE_FRAMES + 2  # occupancy of each frame, nearness, visibility
@@ -38,7 +39,7 @@ def control_arrays(
     track: SceneTrack | None,
     *,
     grid: tuple[int, int, int],
-    num_slots: int = 8,
+    num_slots: int = 9,
     aspect: float | None = None,
 ) -> ControlArrays:
     """Paint a plan and its track.
@@ -46,11 +47,11 @@ def control_arrays(
     Args:
         plan, track: from `kling.scene.simulate`, or the two of a training sidecar. None: plain text-to-video.
         grid: latent frames, height, width. The latents cover the whole picture.
-        num_slots: object slots; arrays always have so many, so that clips of one bucket stack.
+        num_slots: arrays always have so many, so that clips of one bucket stack: the place's, and the rest for objects.
         aspect: the picture's width over height; None: the grid's.
 
     Raises:
-        ConfigError: the track has not 4 (f - 1) + 1 frames, or lacks an object of the plan.
+        ConfigError: the track has not 4 (f - 1) + 1 frames or lacks an object of the plan, or there is no slot.
     """
     if plan is None or track is None:
         return ControlArrays()
@@ -62,16 +63,25 @@ def control_arrays(
             where=f"the track has {len(track.camera.fov_y_deg)}",
             fix="Simulate the plan at the clip's number of frames",
         )
+    if num_slots < 1:
+        raise ConfigError("the place needs a slot", where=f"num_slots={num_slots}", fix="Give at least 1")
     camera, flow = _camera(track.camera, _subject_distance_m(track), grid, width / height if aspect is None else aspect)
-    objects, kept, left_out = _objects(plan, track, grid, num_slots)
+    objects, kept, left_out = _objects(plan, track, grid, num_slots - 1)
+    place = np.ones((1, OBJECT_MAPS, *grid), np.float32)  # everywhere, in every frame
+    place[:, STRIDE_FRAMES] = 0.0  # at no distance
     return ControlArrays(
         camera=camera,
         flow=flow,
-        objects=objects,
-        phrases=kept,
+        objects=np.concatenate([objects, place]),
+        phrases=(*kept, place_phrase(plan.environment)),
         fps=track.fps,
         left_out=left_out,
     )
+
+
+def place_phrase(environment: Environment) -> str:
+    """How a place and its light are said to the model."""
+    return f"{environment.setting}, {environment.lighting} light"
 
 
 def _subject_distance_m(track: SceneTrack) -> float:

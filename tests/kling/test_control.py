@@ -7,7 +7,16 @@ from kling.camera import moves, path
 from kling.errors import ConfigError
 from kling.model.controls import OBJECT_MAPS
 from kling.scene import control
-from kling.scene.plan import CameraKey, CameraTrack, ObjectTrack, PlannedCamera, PlannedObject, ScenePlan, SceneTrack
+from kling.scene.plan import (
+    CameraKey,
+    CameraTrack,
+    Environment,
+    ObjectTrack,
+    PlannedCamera,
+    PlannedObject,
+    ScenePlan,
+    SceneTrack,
+)
 
 GRID = (5, 8, 8)
 
@@ -62,10 +71,20 @@ def test_no_plan_is_plain_text_to_video():
     assert made.camera is made.flow is made.objects is made.fps is None and made.phrases == ()
 
 
-def test_an_empty_plan_paints_nothing():
+def test_an_empty_plan_paints_the_place_alone():
     made = control.control_arrays(*scene(), grid=GRID)
-    assert made.objects.shape == (8, 6, *GRID) and not made.objects.any() and made.phrases == ("",) * 8
+    assert made.objects.shape == (9, 6, *GRID) and not made.objects[:8].any()
+    assert made.phrases == ("",) * 8 + ("studio, studio light",)
     assert not made.flow.any()  # a still camera moves nothing
+
+
+def test_the_place_is_everywhere_at_no_distance():
+    plan, track = scene(("ball", tracked("o1", moving(0, 0))))
+    plan = plan.model_copy(update={"environment": Environment(setting="grass", lighting="dusk")})
+    made = control.control_arrays(plan, track, grid=GRID)
+    assert made.phrases[-1] == "grass, dusk light"
+    nearness = made.objects[-1, control.STRIDE_FRAMES]
+    assert not nearness.any() and np.delete(made.objects[-1], control.STRIDE_FRAMES, axis=0).min() == 1
 
 
 def test_a_box_covers_its_cells_exactly():
@@ -75,7 +94,7 @@ def test_a_box_covers_its_cells_exactly():
     want = np.zeros((8, 8))
     want[2:4, 2:4] = 1
     np.testing.assert_allclose(occupied, np.broadcast_to(want, occupied.shape))
-    assert made.phrases[0] == "red ball" and not made.objects[1:].any()
+    assert made.phrases[0] == "red ball" and not made.objects[1:8].any()
 
 
 def test_part_of_a_cell_counts_as_its_share():
@@ -150,8 +169,8 @@ def test_what_is_behind_the_camera_is_not_painted():
 def test_more_objects_than_slots_are_named_not_dropped_silently():
     small = [(0.0, 0.0, 0.1, 0.1)] * 17
     objects = [(f"ball {i}", tracked(f"o{i}", small if i == 1 else moving(0, 0))) for i in range(3)]
-    made = control.control_arrays(*scene(*objects), grid=GRID, num_slots=2)
-    assert made.left_out == ("o1",) and made.phrases == ("ball 0", "ball 2")
+    made = control.control_arrays(*scene(*objects), grid=GRID, num_slots=3)
+    assert made.left_out == ("o1",) and made.phrases[:2] == ("ball 0", "ball 2")
 
 
 def test_wrong_lengths_and_missing_tracks_are_refused():

@@ -17,7 +17,7 @@ from kling.presets import ClipSpec, Preset, get_preset
 from train.config import TextRun, VAERun
 from train.pack import Pack, pack
 from train.text import train_text
-from train.vae import batch_of, train_vae
+from train.vae import batch_of, pixel_weight, train_vae
 
 TINY = get_preset("tiny")
 SMALL = replace(
@@ -118,3 +118,13 @@ def test_packed_parts_load_from_one_folder(tmp_path: Path, encoders: str):
     packed, original = loaded(tmp_path / "packed", TINY), loaded(Path(encoders), TINY)
     for a, b in zip(packed.parameters(), original.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_what_stands_out_counts_more_and_the_mean_stays_one():
+    video = torch.full((2, 3, 5, 32, 32), -0.5)
+    video[0, 0, :, 12:18, 12:18] = 0.9  # a small red square; the second clip is one flat colour
+    weight = pixel_weight(video, contrast=6.0)
+    assert weight.shape == (2, 1, 5, 32, 32)
+    torch.testing.assert_close(weight.mean(dim=(2, 3, 4)), torch.ones(2, 1))
+    torch.testing.assert_close(weight[1], torch.ones_like(weight[1]))
+    assert weight[0, 0, :, 12:18, 12:18].min() > 1.5 * weight[0, 0, :, :4, :4].max()
