@@ -106,7 +106,10 @@ def load(saved: Saved, engine, ema: ShardedEMA, watch: LossWatch, ranks: Ranks, 
             _convert(local)
         ranks.barrier()
     engine._config.load_universal_checkpoint = tag == "universal"
+    hyperparameters = [{k: v for k, v in g.items() if k != "params"} for g in engine.optimizer.param_groups]
     engine.load_checkpoint(str(local), tag=tag)
+    if tag == "universal":
+        _undo_merging(engine.optimizer, hyperparameters)
     parts = [torch.load(local / f"ema-{r:05d}.pt", weights_only=True) for r in range(saved.num_ranks)]
     whole = {name: torch.cat([part[name] for part in parts]) for name in ema.shadow}
     ema.load(whole)
@@ -131,6 +134,20 @@ def _convert(local: Path) -> None:
                 fix=f"Continue on the same number. DeepSpeed said: {done.stderr[-300:]}",
             )
         (local / "universal.part").rename(local / "universal")
+
+
+def _undo_merging(optimizer, hyperparameters: list[dict]) -> None:
+    """Give each parameter group its own again, after DeepSpeed has read its universal format (0.19, ZeRO-3).
+
+    It gives all groups the first one's hyperparameters, so that vectors decay as matrices do; and one tensor to all as
+    their count of steps, so that each group's step moves every group's bias correction.
+    """
+    for group, own in zip(optimizer.param_groups, hyperparameters, strict=True):
+        group.update(own)
+    base = getattr(optimizer, "optimizer", optimizer)
+    for state in base.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
 
 
 def _leads(uri: str, ranks: Ranks) -> bool:

@@ -3,6 +3,8 @@
 `launch(jobs)` runs this file; a job is {"run": fields of TrainRun, "world": ranks, "kill": {"rank", "after_step"}}.
 """
 
+import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -16,12 +18,27 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
-def launch(jobs: list[dict], *, timeout_s: float = 900) -> None:
+def launch(jobs: list[dict], *, timeout_s: float = 240) -> None:
     """Run the jobs one after the other. Raises AssertionError when one fails that was not to be killed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, json.dumps(jobs)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    # Into a file and a session of its own: ranks that hang would hold a pipe open, and outlive a launcher that is killed.
+    with tempfile.TemporaryFile("w+") as said:
+        group = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+        try:
+            code = group.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(group.pid, signal.SIGABRT)  # each rank tells where it stands (faulthandler)
+            time.sleep(2)
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group.pid, signal.SIGKILL)
+            group.wait()
+        said.seek(0)
+        told = said.read()
+    assert code is not None, f"not done within {timeout_s:.0f} s: {told[-6000:]}"
+    assert code == 0, told[-6000:]
 
 
 def losses(out: str | Path) -> dict[int, float]:
@@ -78,6 +95,7 @@ def _run(job: dict) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable(all_threads=False)
     import train.loop  # noqa: F401 (once, before forking)
 
     for given in json.loads(sys.argv[1]):
