@@ -17,6 +17,8 @@ from kling.model.text import TextEncoder
 from kling.model.vae import VideoVAE
 from kling.presets import Preset, get_preset
 
+from .launch import launch
+
 # A DiT of 0.3M parameters on the tiny preset's clip: a step takes milliseconds.
 SMALL = replace(
     get_preset("tiny"),
@@ -31,6 +33,8 @@ SMALL = replace(
         predicts="velocity",
     ),
 )
+
+DISTURBED = {"steps": 16, "checkpoint_every": 4, "keep_checkpoints": 10}  # what the runs of test_resume.py share
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +58,32 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, encoders: str) -> str:
     folder = tmp_path_factory.mktemp("dataset")
     write_dataset(folder, encoders, {("train", "64x64x17"): 29, ("train", "96x64x17"): 8, ("val", "64x64x17"): 5})
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, dataset: str, encoders: str) -> Path:
+    """The run that every disturbed one is compared with: 16 steps on 2 ranks, a checkpoint every 4."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    launch([make_job(out, dataset, encoders, 2, **DISTURBED)])
+    return out
+
+
+def make_job(out: Path | str, dataset: str, encoders: str, world: int, **changed) -> dict:
+    """For `launch`: 50 steps without checkpoints, unless changed."""
+    outside = {name: changed.pop(name, None) for name in ("kill", "scratch")}
+    run = {
+        "preset": "tiny",
+        "data": dataset,
+        "out": str(out),
+        "weights": encoders,
+        "steps": 50,
+        "batch_size": 8,
+        "checkpoint_every": 1000,
+        "validate_every": 0,
+        "optimizer": {"warmup": 5},
+        **changed,
+    }
+    return {"run": run, "world": world, **outside}
 
 
 def write_dataset(folder: Path, encoders: str, counts: dict[tuple[str, str], int]) -> None:

@@ -1,6 +1,7 @@
 """Ranks without Ray: forks a process group for each job of a JSON list, in one interpreter that has imported all once.
 
-`launch(jobs)` runs this file; a job is {"run": fields of TrainRun, "world": ranks, "kill": {"rank", "after_step"}}.
+`launch(jobs)` runs this file; a job is {"run": fields of TrainRun, "world": ranks, "kill": {"rank", "after_step"}}. The
+kill may name a "file" to wait for in place of a step; "scratch" is the local folder of a run whose output is elsewhere.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
-def launch(jobs: list[dict], *, timeout_s: float = 240) -> None:
+def launch(jobs: list[dict], *, timeout_s: float = 240, **variables: str) -> None:
     """Run the jobs one after the other. Raises AssertionError when one fails that was not to be killed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, __file__, json.dumps(jobs)]
-    # Into a file and a session of its own: ranks that hang would hold a pipe open, and outlive a launcher that is killed.
+    # Into a file and a session of its own: ranks that hang would hold a pipe open, and outlive a killed launcher.
     with tempfile.TemporaryFile("w+") as said:
         group = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
         try:
@@ -69,7 +70,14 @@ def _rank(job: dict, rank: int, rendezvous: str) -> None:
         device=torch.device("cpu"),
         sequence_parallel=run.sequence_parallel,
     )
-    train(run, SMALL, ranks, scratch=Path(run.out), encoders=run.weights, report=lambda record, saved: None)
+    train(
+        run,
+        SMALL,
+        ranks,
+        scratch=Path(job.get("scratch") or run.out),
+        encoders=run.weights,
+        report=lambda record, saved: None,
+    )
 
 
 def _run(job: dict) -> None:
@@ -79,8 +87,7 @@ def _run(job: dict) -> None:
     for process in ranks:
         process.start()
     if kill := job.get("kill"):
-        metrics = Path(job["run"]["out"], "metrics.jsonl")
-        while not (metrics.exists() and len(metrics.read_text().splitlines()) >= kill["after_step"]):
+        while not _is_time(job, kill):
             assert all(process.is_alive() for process in ranks), "ended before it was to be killed"
             time.sleep(0.005)
         os.kill(ranks[kill["rank"]].pid, signal.SIGKILL)
@@ -92,6 +99,13 @@ def _run(job: dict) -> None:
     if not kill:
         codes = [process.exitcode for process in ranks]
         assert not any(codes), f"exit codes {codes} of {job}"
+
+
+def _is_time(job: dict, kill: dict) -> bool:
+    if "file" in kill:
+        return Path(kill["file"]).exists()
+    metrics = Path(job["run"]["out"], "metrics.jsonl")
+    return metrics.exists() and len(metrics.read_text().splitlines()) >= kill["after_step"]
 
 
 if __name__ == "__main__":

@@ -1,29 +1,11 @@
 """The same losses on any number of ranks, after any kill, and on other ranks than before."""
 
-from pathlib import Path
-
 import pytest
 
+from .conftest import make_job
 from .launch import launch, losses
 
 STEPS = 50
-
-
-def make_job(out: Path, dataset: str, encoders: str, world: int, **changed) -> dict:
-    kill = changed.pop("kill", None)
-    run = {
-        "preset": "tiny",
-        "data": dataset,
-        "out": str(out),
-        "weights": encoders,
-        "steps": STEPS,
-        "batch_size": 8,
-        "checkpoint_every": 1000,
-        "validate_every": 0,
-        "optimizer": {"warmup": 5},
-        **changed,
-    }
-    return {"run": run, "world": world, "kill": kill}
 
 
 @pytest.fixture(scope="module")
