@@ -1,5 +1,6 @@
 """`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest.
 
+`--dry-run` builds and checks what would run, and starts nothing (train/dry.py).
 `python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts;
 `python -m train pack PRESET FOLDER... --out URI` puts parts of several weights folders into one.
 """
@@ -11,8 +12,8 @@ import sys
 
 import tyro
 
-from kling.errors import run_command
-from kling.presets import get_preset
+from kling.errors import ConfigError, run_command
+from kling.presets import PRESETS, get_preset
 
 from . import config
 
@@ -45,12 +46,43 @@ def main(arguments: list[str]) -> None:
         return
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")
+    reader.add_argument("--dry-run", action="store_true")
     chosen, rest = reader.parse_known_args(arguments)
     settings, where = STAGES[chosen.stage]
-    run = tyro.cli(settings, args=rest, prog=f"python -m train [--stage {'|'.join(STAGES)}]")
+    prog = f"python -m train [--dry-run] [--stage {'|'.join(STAGES)}]"
+    if chosen.dry_run:
+        _dry_run(chosen.stage, rest, prog)
+        return
+    if chosen.stage == "dit":
+        given = {"data": tyro.MISSING, "out": tyro.MISSING}
+        run = tyro.cli(settings, args=rest, prog=prog, default=_default_run(rest, **given))
+    else:
+        run = tyro.cli(settings, args=rest, prog=prog)
     preset = get_preset(run.preset)
     module, _, function = where.partition(":")
     getattr(importlib.import_module(module), function)(run, preset)
+
+
+def _default_run(arguments: list[str], **given) -> config.TrainRun:
+    """The defaults of the preset that is named in the arguments."""
+    name = next((word for word in arguments if word in PRESETS), None)
+    if name is None:
+        return config.TrainRun(preset=tyro.MISSING, **given)
+    return config.TrainRun(preset=name, **config.scale_of(get_preset(name)), **given)
+
+
+def _dry_run(stage: str, arguments: list[str], prog: str) -> None:
+    from . import dry
+
+    if stage != "dit":
+        raise ConfigError("only the dit stage runs on a cluster", where=f"--stage {stage} --dry-run")
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--gpus-per-node", type=int, default=dry.Nodes.gpus)
+    reader.add_argument("--gpu", default=dry.Nodes.gpu)
+    nodes, rest = reader.parse_known_args(arguments)
+    run = tyro.cli(config.TrainRun, args=rest, prog=prog, default=_default_run(rest, data="", out=""))
+    made = dry.dry_run(run, get_preset(run.preset), dry.Nodes(gpus=nodes.gpus_per_node, gpu=nodes.gpu))
+    print(dry.describe(made))
 
 
 if __name__ == "__main__":

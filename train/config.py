@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kling.errors import ConfigError
+from kling.presets import Preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,15 @@ class TrainRun:
     def data_ranks(self) -> int:
         """Ranks, or groups of ranks, that see different clips."""
         return self.num_workers // self.sequence_parallel
+
+
+def scale_of(preset: Preset) -> dict:
+    """Defaults of `TrainRun` by the preset's size: above 2B parameters, the 8 GPUs of a node share a clip."""
+    from kling.model.flops import num_parameters  # imports torch, which --help needs not
+
+    if num_parameters(preset.dit) < 2e9:
+        return {}
+    return {"num_workers": 8, "sequence_parallel": 8, "batch_size": 1, "activation_checkpointing": "blocks"}
 
 
 @dataclass(frozen=True, kw_only=True)
