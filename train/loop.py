@@ -101,7 +101,7 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
             meter.event("skipped a step", step=progress.step, loss=mean, clip_ids=batch.clip_ids)
         progress = replace(progress, step=progress.step + 1, data_step=progress.data_step + 1, watch=watch.state())
         record = meter.record(progress, batch, mean, levels, verdict) | taken
-        meter.timed(record, step_s=time.monotonic() - started, waited_s=waited_s)
+        meter.timed(record, drawn, step_s=time.monotonic() - started, waited_s=waited_s)
 
         last = progress.step == run.steps
         if val_split is not None and (last or progress.step % run.validate_every == 0):

@@ -16,7 +16,8 @@ from kling.presets import Preset
 from .batches import Batch
 from .checkpoint import Progress
 from .config import TrainRun
-from .objective import NOISE_LEVELS
+from .mfu import peak_flops, step_flops
+from .objective import NOISE_LEVELS, Draw
 from .ranks import Ranks
 from .watch import Verdict
 
@@ -36,6 +37,8 @@ class Meter:
             folder.mkdir(parents=True, exist_ok=True)
             self._continue_from(step)
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+            self._peak_flops, source = peak_flops(ranks.device)
+            self.event("peak of a rank's device", flops=self._peak_flops, source=source)
 
     def over_ranks(self, loss: Tensor, levels: Tensor) -> tuple[float, Tensor]:
         """The mean loss, and the sums and counts by noise level, over all ranks: one message."""
@@ -54,7 +57,11 @@ class Meter:
         made["skipped"] = float(verdict is not Verdict.TAKE)
         return made
 
-    def timed(self, record: Record, *, step_s: float, waited_s: float) -> Record:
+    def timed(self, record: Record, drawn: Draw, *, step_s: float, waited_s: float) -> Record:
+        """Adds seconds, rates and memory; ``mfu`` on the first rank (train/mfu.py)."""
+        if self._board is not None:
+            flops = step_flops(self.preset, drawn, self.ranks.data_ranks)
+            record["mfu"] = flops / step_s / (self.ranks.world * self._peak_flops)
         record["step_s"], record["data_wait_s"] = step_s, waited_s
         record["tokens_per_s"] = record["tokens"] / step_s
         if self.ranks.device.type == "cuda":

@@ -25,6 +25,7 @@ from kling.presets import Preset
 from . import checkpoint
 from .config import TrainRun
 from .metrics import Record, append_event
+from .objective import NOISE_LEVELS
 from .preflight import check_run
 from .progress import Display
 from .ranks import Ranks
@@ -138,14 +139,17 @@ def _rank(config: dict) -> None:
 class Gauges:
     """The numbers of a step for Ray's Prometheus endpoint: kling_train_loss, kling_train_tokens_per_s, ..."""
 
-    _NAMES = ("step", "loss", "grad_norm", "lr", "tokens_per_s", "step_s", "data_wait_s", "memory_bytes", "val_loss")
+    NAMES = (
+        "step", "loss", *(f"loss_t_{high}" for high in NOISE_LEVELS), "grad_norm", "lr", "skipped",
+        "tokens_per_s", "mfu", "step_s", "data_wait_s", "memory_bytes", "val_loss", "val_loss_text",
+    )  # fmt: skip
 
     def __init__(self, out: str):
         from ray.util.metrics import Gauge
 
         self._gauges = {
-            name: Gauge(f"kling_train_{name}", description=f"training: {name}", tag_keys=("out",))
-            for name in self._NAMES
+            name: Gauge(f"kling_train_{name.replace('.', '_')}", description=f"training: {name}", tag_keys=("out",))
+            for name in self.NAMES
         }
         for gauge in self._gauges.values():
             gauge.set_default_tags({"out": out})
