@@ -22,6 +22,8 @@ from .ranks import Ranks
 from .watch import LossWatch
 
 _MARK = "complete.json"
+# Torch's writer of files tells of a full disk with a RuntimeError in these words.
+_WRITER = ("inline_container", "PytorchStreamWriter", "iostream error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,8 @@ def save(
     """Write a checkpoint; all ranks call it. Returns its URI.
 
     Raises:
-        StorageError: some rank has not enough space; nothing was written, on any rank.
+        StorageError: some rank has not enough space, and nothing was written on any; or a disk filled while writing,
+            and what was written does not count.
     """
     name = f"step-{progress.step:08d}"
     uri = storage.join(out, "checkpoints", name)
@@ -78,8 +81,18 @@ def save(
         shutil.rmtree(local, ignore_errors=True)  # what a killed attempt left
         local.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
-    engine.save_checkpoint(str(local), tag="zero", save_latest=False)
-    torch.save(ema.shadow, local / f"ema-{ranks.rank:05d}.pt")
+    try:
+        engine.save_checkpoint(str(local), tag="zero", save_latest=False)
+        torch.save(ema.shadow, local / f"ema-{ranks.rank:05d}.pt")
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _WRITER):
+            raise
+        free = shutil.disk_usage(local).free >> 20
+        raise StorageError(
+            f"cannot write the checkpoint ({str(error).splitlines()[0]}); {free} MiB free",
+            where=str(local),
+            fix="Free some space and run it again; the last complete checkpoint is untouched",
+        ) from error
     ranks.barrier()
     if not storage.is_local(uri):
         if ranks.local_rank == 0:

@@ -75,7 +75,7 @@ def _rank(job: dict, rank: int, rendezvous: str) -> None:
         SMALL,
         ranks,
         scratch=Path(job.get("scratch") or run.out),
-        encoders=run.weights,
+        encoders=str(run.weights),
         report=lambda record, saved: None,
     )
 
