@@ -2,6 +2,7 @@
 
 `launch(jobs)` runs this file; a job is {"run": fields of TrainRun, "world": ranks, "kill": {"rank", "after_step"}}. The
 kill may name a "file" to wait for in place of a step; "scratch" is the local folder of a run whose output is elsewhere.
+"whole_preset" trains `tiny` itself in place of the small model.
 """
 
 import contextlib
@@ -51,6 +52,7 @@ def losses(out: str | Path) -> dict[int, float]:
 def _rank(job: dict, rank: int, rendezvous: str) -> None:
     import torch
 
+    from kling.presets import get_preset
     from tests.train.conftest import SMALL
     from train.config import ObjectiveConfig, OptimizerConfig, TrainRun
     from train.loop import train
@@ -72,7 +74,7 @@ def _rank(job: dict, rank: int, rendezvous: str) -> None:
     )
     train(
         run,
-        SMALL,
+        get_preset("tiny") if job.get("whole_preset") else SMALL,
         ranks,
         scratch=Path(job.get("scratch") or run.out),
         encoders=str(run.weights),
