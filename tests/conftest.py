@@ -47,6 +47,13 @@ def no_network():
     socket.socket.connect = real
 
 
+@pytest.fixture(autouse=True, scope="module")
+def ordinary_priority():
+    """No module makes this process a real-time one: what it starts later would inherit that, and starve the machine."""
+    yield
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library has changed this process's scheduling class"
+
+
 @pytest.fixture(scope="session")
 def ray_cluster():
     """The one local cluster of the session. 8 logical CPUs on any machine: tests are small, placement counts."""

@@ -39,6 +39,14 @@ def write(
     options: dict[str, str] | None = None,
 ) -> Path:
     """Encode; ``times`` (s) gives each frame its own time stamp."""
+    try:
+        return _encode(path, frames, times, fps, codec, pix_fmt, options)
+    finally:
+        # Run by root, SVT-AV1 makes its caller a real-time process: ranks forked from it later spin each other dead.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _encode(path, frames, times, fps, codec, pix_fmt, options) -> Path:
     with av.open(
         os.fspath(path), "w", options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}
     ) as container:
