@@ -136,3 +136,11 @@ def test_help_lists_at_most_twelve_targets():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = re.findall(r"^  make (\S+)", shown, re.M)
     assert {"setup", "test", "demo"} <= set(targets) and len(targets) <= 12
+
+
+def test_ray_is_started_at_a_named_address():
+    """Without one, ``ray.init`` joins whatever cluster was last started on the machine, also one that is gone."""
+    for path in SOURCES:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "ray.init":
+                assert "address" in {k.arg for k in call.keywords}, f"{relative(path)}:{call.lineno}"

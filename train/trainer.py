@@ -76,7 +76,7 @@ def connect(num_workers: int) -> None:
     if ray.is_initialized():
         return
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False)
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
         return
     ray.init(
         address="local",

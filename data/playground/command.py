@@ -139,8 +139,9 @@ def _on_ray(out: str, batches: list[list[int]], options: Options, workers: int) 
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
             ray.init(
+                address=os.environ.get("RAY_ADDRESS", "local"),  # not any cluster that was ever started here
                 num_cpus=None if os.environ.get("RAY_ADDRESS") else workers,
-                include_dashboard=False,
+                include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                 log_to_driver=False,
                 runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}},
             )
