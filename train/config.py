@@ -138,6 +138,7 @@ class TextRun:
     preset: Annotated[str, tyro.conf.Positional]
     data: str  # folder of playground clips: their sidecars are read
     out: str  # local folder: weights/, checkpoints/, metrics.jsonl; an earlier run in it is continued
+    start_from: str = ""  # URI of a weights folder whose text encoder to begin with; the head starts anew
     steps: int = 1500
     batch_size: int = 64  # captions
     lr: float = 2e-3

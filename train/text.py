@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kling import __version__, storage
 from kling.errors import InputError
-from kling.model.checkpoint import save_part
+from kling.model.checkpoint import load_part, save_part
 from kling.model.text import TextEncoder, TextStates
 from kling.presets import Preset
 from kling.prompt.graph import ObjectNode, SceneGraph
@@ -93,6 +93,8 @@ class TextState:
         torch.manual_seed(run.seed)
         self.run, self.vocabulary, self.step = run, vocabulary, 0
         self.encoder = TextEncoder(preset.text)
+        if run.start_from:
+            load_part(run.start_from, "text", self.encoder)
         self.head = Head(preset.text.width, len(vocabulary))
         params = [*self.encoder.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(params, lr=run.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -107,14 +109,15 @@ class TextState:
         for group in self.optimizer.param_groups:
             group["lr"] = self.run.lr * self.rate(self.step)
         # Two batches: a phrase padded to a caption's length would cost as much as one.
-        loss = self.loss_of(captions) + self.loss_of(phrases)
+        of_phrases = self.loss_of(phrases)
+        loss = self.loss_of(captions) + of_phrases
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         params = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(params, 1.0, error_if_nonfinite=True))
         self.optimizer.step()
         self.step += 1
-        return {"step": self.step, "loss": loss.item(), "grad_norm": norm}
+        return {"step": self.step, "loss": loss.item(), "loss_phrases": of_phrases.item(), "grad_norm": norm}
 
     def loss_of(self, chosen: list[tuple[str, frozenset[str]]]) -> Tensor:
         """Cross-entropy of the facts, summed over facts and both readings, a text."""

@@ -178,7 +178,7 @@ def vae_loss(vae: VideoVAE, video: Video, run: VAERun, noise: torch.Generator) -
     made = decode_unclamped(vae, sample)
     error, weight = made - video, pixel_weight(video, run.contrast_weight)
     distance, square = (weight * error.abs()).mean(), (weight * error.square()).mean()
-    edges = gradient_distance(made, video)
+    edges = gradient_distance(made, video, weight)
     kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
     loss = distance + run.square_weight * square + run.gradient_weight * edges + run.kl_weight * kl
     return loss, {"l1": distance.item(), "edges": edges.item(), "kl": kl.item()}
@@ -209,17 +209,16 @@ def pixel_weight(video: Video, contrast: float) -> Float[Tensor, "b 1 f h w"]:
     return weight / weight.mean(dim=(2, 3, 4), keepdim=True)
 
 
-def gradient_distance(made: Video, video: Video) -> Tensor:
-    """Mean L1 distance of horizontal and vertical differences, at full and half size."""
+def gradient_distance(made: Video, video: Video, weight: Float[Tensor, "b 1 f h w"] | None = None) -> Tensor:
+    """Mean L1 distance of horizontal and vertical differences, at full and half size; pixels count as weighted."""
     error = rearrange(made - video, "b c f h w -> (b f) c h w")
+    counts = torch.ones_like(error[:, :1]) if weight is None else rearrange(weight, "b c f h w -> (b f) c h w")
     total = error.new_zeros(())
     for _ in range(2):
-        total = (
-            total
-            + (error[..., 1:] - error[..., :-1]).abs().mean()
-            + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-        )
-        error = avg_pool2d(error, 2)
+        across = counts[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()
+        down = counts[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()
+        total = total + across.mean() + down.mean()
+        error, counts = avg_pool2d(error, 2), avg_pool2d(counts, 2)
     return total / 2
 
 

@@ -12,12 +12,13 @@ from data.playground.command import Options, render
 from kling.errors import ConfigError, InputError
 from kling.media.video import write_mp4
 from kling.model.checkpoint import load_part, read_card
+from kling.model.text import TextEncoder
 from kling.model.vae import VideoVAE
 from kling.presets import ClipSpec, Preset, get_preset
 from train.config import TextRun, VAERun
 from train.pack import Pack, pack
-from train.text import train_text
-from train.vae import batch_of, pixel_weight, train_vae
+from train.text import TextState, train_text
+from train.vae import batch_of, gradient_distance, pixel_weight, train_vae
 
 TINY = get_preset("tiny")
 SMALL = replace(
@@ -108,6 +109,11 @@ def test_text_stage_and_packing(videos: str, tmp_path: Path):
     text = train_text(run, SMALL)
     assert len(losses(tmp_path / "text")) == 2
     assert read_card(str(text)).parts["text"].config["width"] == 32
+    again = TextState(replace(run, start_from=str(text), out=str(tmp_path / "again")), SMALL, {"red": 0})
+    trained = TextEncoder(SMALL.text)
+    load_part(str(text), "text", trained)
+    for ours, theirs in zip(again.encoder.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
     with pytest.raises(InputError, match="weights folders"):
         pack(Pack(preset="tiny", sources=(), out=str(tmp_path / "packed")))
 
@@ -128,3 +134,9 @@ def test_what_stands_out_counts_more_and_the_mean_stays_one():
     torch.testing.assert_close(weight.mean(dim=(2, 3, 4)), torch.ones(2, 1))
     torch.testing.assert_close(weight[1], torch.ones_like(weight[1]))
     assert weight[0, 0, :, 12:18, 12:18].min() > 1.5 * weight[0, 0, :, :4, :4].max()
+    torch.testing.assert_close(
+        gradient_distance(video * 0.9, video, torch.ones_like(weight)), gradient_distance(video * 0.9, video)
+    )
+    blurred = video.clone()
+    blurred[0, 0, :, 11, 12:18] = 0.2  # a soft upper edge of the square
+    assert gradient_distance(blurred, video, weight) > 1.5 * gradient_distance(blurred, video)
