@@ -55,6 +55,8 @@ class Generation:
     sampler: str = "dpmpp_2m"
     use_plan: bool = True  # decide what happens before drawing; False: text alone
     plan: ScenePlan | None = None  # a director's own, instead of the one made from the prompt
+    physics: bool = True  # the simulated objects condition the model; False: their motion is left to the text
+    camera_control: bool = True  # the planned camera conditions the model; False: it is left to the text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ class Pipeline:
         _, _, frames, height, width = self._latent_shape(g)
         slots = self.preset.dit.object_slots
         arrays = control_arrays(plan, track, grid=(frames, height, width), num_slots=slots)
-        return to_controls([arrays], PhraseVectors(self.text))
+        return switched(to_controls([arrays], PhraseVectors(self.text)), g.physics, g.camera_control)
 
     def _latent_shape(self, g: Generation) -> tuple[int, int, int, int, int]:
         """1 c f h w."""
@@ -177,18 +179,28 @@ class Pipeline:
         return 1, vae.z_dim, frames, g.height_px // vae.stride_px, g.width_px // vae.stride_px
 
 
-def build(preset: str, *, weights: str | None = None) -> Pipeline:
+def switched(controls: Controls, physics: bool, camera: bool) -> Controls | None:
+    """The controls without what is switched off; None where nothing is left, which is plain text-to-video."""
+    if not physics:
+        controls = replace(controls, objects=None, phrases=None)
+    if not camera:
+        controls = replace(controls, camera=None, flow=None)
+    return controls if physics or camera else None
+
+
+def build(preset: str | Preset, *, weights: str | None = None) -> Pipeline:
     """Load a preset's networks.
 
     Args:
+        preset: its name, or the sizes themselves.
         weights: URI of a weights folder; default: the ones packaged with this library (``tiny`` only).
 
     Raises:
         ConfigError: unknown preset.
         CheckpointError: no weights, or weights of another model.
     """
-    sizes = get_preset(preset)
-    uri = weights or str(PACKAGED_WEIGHTS / preset)
+    sizes = preset if isinstance(preset, Preset) else get_preset(preset)
+    uri = weights or str(PACKAGED_WEIGHTS / sizes.name)
     tokenizer = storage.join(uri, "tokenizer") if sizes.text.tokenizer == "umt5" else None
     sizes = replace(sizes, dit=_own_layout(uri, sizes.dit))
     dit, vae, text = DiT(sizes.dit), VideoVAE(sizes.vae), TextEncoder(sizes.text, tokenizer_dir=tokenizer)

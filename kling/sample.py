@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kling.errors import InputError
+from kling.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,9 @@ class Sample:
     guidance: float | None = None
     sampler: str = "dpmpp_2m"
     plan: bool = True  # decide what happens before drawing (--no-plan: from text alone)
+    scene: str | None = None  # an edited plan (file or URI; kling scene --json prints one) instead of the prompt's
+    physics: bool = True  # condition on the simulated objects (--no-physics: the text alone moves things)
+    camera_control: bool = True  # condition on the planned camera (--no-camera-control: the text alone moves it)
 
 
 def command(arguments: list[str]) -> None:
@@ -36,6 +39,8 @@ def command(arguments: list[str]) -> None:
     asked = tyro.cli(Sample, args=arguments, prog="kling sample", description=Sample.__doc__)
     if not asked.prompt.strip():
         raise InputError("the prompt is empty", fix='Say what to show: kling sample "a red ball bounces"')
+    if asked.scene is not None and not asked.plan:
+        raise ConfigError("a scene is given and plans are off", where=asked.scene, fix="Leave out --no-plan")
     run(asked)
 
 
@@ -43,6 +48,7 @@ def run(asked: Sample) -> None:
     """Build, denoise with a progress bar, decode into the file; the file appears when it is whole."""
     from kling.media.video import write_mp4
     from kling.pipeline import Generation, build
+    from kling.scene.command import read_plan
 
     console = Console(stderr=True)
     with console.status(f"loading {asked.preset}"):
@@ -60,6 +66,9 @@ def run(asked: Sample) -> None:
                 guidance=asked.guidance,
                 sampler=asked.sampler,
                 use_plan=asked.plan,
+                plan=None if asked.scene is None else read_plan(asked.scene),
+                physics=asked.physics,
+                camera_control=asked.camera_control,
             )
         )
     if job.plan is not None:

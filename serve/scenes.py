@@ -47,7 +47,7 @@ def plan_of(order: Order) -> ScenePlan | None:
 
 
 def prepared(pipeline: Pipeline, order: Order, media: Media) -> Job:
-    """`Pipeline.prepare` for an order, with its pictures and without the controls that are switched off."""
+    """`Pipeline.prepare` for an order, with its pictures."""
     try:
         job = pipeline.prepare(_generation(order, plan_of(order)))
     except KlingError:
@@ -55,7 +55,7 @@ def prepared(pipeline: Pipeline, order: Order, media: Media) -> Job:
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
         fix = "Take the plan of a task that works and change it step by step"
         raise ConfigError(f"the plan cannot be simulated ({error})", where="plan", fix=fix) from error
-    return replace(job, controls=_switched(job.controls, order, *given_frames(pipeline.vae, order, media)))
+    return replace(job, controls=_with_frames(job.controls, *given_frames(pipeline.vae, order, media)))
 
 
 def given_frames(vae: VideoVAE, order: Order, media: Media) -> tuple[Latents | None, Latents | None]:
@@ -82,18 +82,15 @@ def _generation(order: Order, plan: ScenePlan | None) -> Generation:
         guidance=order.guidance,
         use_plan=plan is not None,
         plan=plan,
+        physics=order.physics,
+        camera_control=order.camera,
     )
 
 
-def _switched(controls: Controls | None, order: Order, first: Latents | None, last: Latents | None) -> Controls | None:
-    made = controls or Controls()
-    if not order.physics:
-        made = replace(made, objects=None, phrases=None)
-    if not order.camera:
-        made = replace(made, camera=None, flow=None)
-    made = replace(made, first_frame=first, last_frame=last)
-    told = (made.camera, made.flow, made.objects, first, last, made.fps)
-    return None if all(x is None for x in told) else made
+def _with_frames(controls: Controls | None, first: Latents | None, last: Latents | None) -> Controls | None:
+    if first is None and last is None:
+        return controls
+    return replace(controls or Controls(), first_frame=first, last_frame=last)
 
 
 def _move(move) -> Move:

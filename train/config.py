@@ -68,14 +68,19 @@ class TrainRun:
     keep_checkpoints: int = 2
     validate_every: int = 250  # steps; 0: never
     num_val: int = 64  # held-out clips of the validation loss
+    films_every: int = 500  # steps; OUT/samples shows what the averaged weights make of held-out clips; 0: never.
+    # It needs the held-out split, so none without validation.
+    num_films: int = 4  # held-out clips in a film
+    film_steps: int = 8  # sampling steps of a film
     max_restarts: int = 3  # after lost ranks or nodes, in a row without a new checkpoint
     cache: str | None = None  # local folder for the decoded shards; None: beside the output, or the temp folder
     activation_checkpointing: Literal["none", "blocks"] = "none"
 
     def __post_init__(self):
         check_positive(
-            self, "steps", "batch_size", "num_workers", "sequence_parallel", "checkpoint_every", "keep_checkpoints"
-        )
+            self, "steps", "batch_size", "num_workers", "sequence_parallel", "checkpoint_every", "keep_checkpoints",
+            "num_films", "film_steps",
+        )  # fmt: skip
         if self.num_workers % self.sequence_parallel:
             raise ConfigError(
                 "ranks do not divide into groups of one clip",
@@ -90,12 +95,18 @@ class TrainRun:
 
 
 def scale_of(preset: Preset) -> dict:
-    """Defaults of `TrainRun` by the preset's size: above 2B parameters, the 8 GPUs of a node share a clip."""
+    """Defaults of `TrainRun` by the preset's size: above 2B parameters, the GPUs of a node share a clip, no films."""
     from kling.model.flops import num_parameters  # imports torch, which --help needs not
 
     if num_parameters(preset.dit) < 2e9:
         return {}
-    return {"num_workers": 8, "sequence_parallel": 8, "batch_size": 1, "activation_checkpointing": "blocks"}
+    return {
+        "num_workers": 8,
+        "sequence_parallel": 8,
+        "batch_size": 1,
+        "activation_checkpointing": "blocks",
+        "films_every": 0,  # one rank would sample while seven wait, and needs room for a whole model more
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

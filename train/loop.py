@@ -31,6 +31,7 @@ from .config import TrainRun
 from .ema import ShardedEMA
 from .evaluate import validation_loss
 from .export import export_weights
+from .films import film_held_out
 from .metrics import Meter, Record
 from .objective import by_noise_level, draw, loss_of
 from .optimizer import adamw, schedule
@@ -106,6 +107,11 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
         last = progress.step == run.steps
         if val_split is not None and (last or progress.step % run.validate_every == 0):
             record |= validation_loss(engine, val_split, run, ranks)
+        if val_split is not None and run.films_every and progress.step % run.films_every == 0:
+            weights = export_weights(run, preset, ema, progress.step, ranks, encoders=encoders)
+            meter.event(
+                "film", step=progress.step, path=film_held_out(run, preset, val_split, weights, progress.step, ranks)
+            )
         meter.write(record)
         where = None
         if last or progress.step % run.checkpoint_every == 0:

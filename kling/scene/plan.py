@@ -5,9 +5,11 @@ on the floor in the middle of the scene. Quaternions are (w, x, y, z). A camera 
 are x right, y down, z forward (OpenCV). Times are seconds from the first frame.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kling.prompt.graph import COLORS, FINISHES, MATERIALS, SHAPES, SIZES
 
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
@@ -43,6 +45,22 @@ class PlannedObject(_Model):
     fixed: bool = False  # does not move at all
     pivot_m: Vec3 | None = None  # a swinging object hangs from this point
     release_s: Annotated[float, Field(ge=0)] = 0.0  # held where it is until then; its velocities count from there
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called_what_it_is(cls, raw: Any) -> Any:
+        """The phrase is what the model is told: an edited colour has to change it too, or nothing would change."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("phrase"), str):
+            return raw  # other validators say what is wrong
+        kinds = {"color": COLORS, "shape": SHAPES, "size": SIZES, "material": MATERIALS, "finish": FINISHES}
+        wrong = {
+            word: raw[name]
+            for name, known in kinds.items()
+            if isinstance(raw.get(name), str)
+            for word in known
+            if word != raw[name]
+        }
+        return raw | {"phrase": " ".join(wrong.get(word, word) for word in raw["phrase"].split(" "))}
 
 
 class PlannedEvent(_Model):

@@ -13,6 +13,7 @@ from kling.model.checkpoint import save_part
 from kling.model.dit import DiT
 from kling.pipeline import Generation, Pipeline, build
 from kling.presets import get_preset
+from kling.scene.plan import ScenePlan
 
 SMALL = {"num_steps": 3, "width_px": 32, "height_px": 32, "num_frames": 9}
 
@@ -59,6 +60,28 @@ def test_the_plan_reaches_the_model(pipeline: Pipeline):
     assert job.controls.objects.abs().sum() > 0
     *_, last = pipeline.denoise(job)
     assert torch.isfinite(last.x).all()
+
+
+def test_each_control_can_be_switched_off(pipeline: Pipeline):
+    def controls(**switches: bool):
+        asked = Generation(prompt="a red ball falls while the camera pans left", **switches, **SMALL)
+        return pipeline.prepare(asked).controls
+
+    both, no_physics, no_camera = controls(), controls(physics=False), controls(camera_control=False)
+    assert both is not None and no_physics is not None and no_camera is not None
+    assert no_physics.objects is None and no_physics.phrases is None and no_camera.camera is None is no_camera.flow
+    assert torch.equal(no_physics.camera, both.camera) and torch.equal(no_camera.objects, both.objects)
+    assert controls(physics=False, camera_control=False) is None is controls(use_plan=False)
+
+
+def test_a_directors_plan_is_carried_out(pipeline: Pipeline):
+    made = pipeline.prepare(Generation(prompt="a red ball rolls to the left", **SMALL))
+    text = made.plan.model_dump_json().replace('"color":"red"', '"color":"blue"')
+    edited = ScenePlan.model_validate_json(text)
+    assert edited.objects[0].phrase == "blue ball"  # what the model is told follows
+    again = pipeline.prepare(Generation(prompt="a red ball rolls to the left", plan=edited, **SMALL))
+    assert torch.equal(again.controls.camera, made.controls.camera)
+    assert not torch.equal(again.controls.phrases, made.controls.phrases)
 
 
 @pytest.mark.parametrize(

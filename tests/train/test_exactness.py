@@ -1,6 +1,8 @@
-"""The same losses on any number of ranks, after any kill, and on other ranks than before."""
+"""The same losses on any number of ranks, with films or without, after any kill, and on other ranks than before."""
 
 import pytest
+
+from kling.media.video import read_frames
 
 from .conftest import make_job
 from .launch import launch, losses
@@ -14,12 +16,15 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
     root = tmp_path_factory.mktemp("curves")
     arrangements = {
         "1": {"world": 1},
-        "2": {"world": 2},
+        "2": {"world": 2, "validate_every": 25, "films_every": 25, "num_films": 2, "film_steps": 2},
         "4": {"world": 4},
         "zero 3 on 2": {"world": 2, "zero_stage": 3},
         "2 ranks a clip": {"world": 2, "sequence_parallel": 2},
     }
     launch([make_job(root / name, dataset, encoders, **how) for name, how in arrangements.items()])
+    films = read_frames(root / "2" / "samples" / "step-000050.mp4")[0]
+    assert films.shape == (17, 2 * 64, 3 * 64, 3)  # two clips; each as it is, with its plan, from text alone
+    assert films.std() > 1
     return {name: losses(root / name) for name in arrangements}
 
 
