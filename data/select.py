@@ -8,7 +8,6 @@ import ast
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import tyro
 from rich.console import Console
@@ -58,7 +57,7 @@ def select(dataset: str, where: str, out: str) -> tuple[int, int]:
         ConfigError: the expression cannot be read, or names what no row has; or ``out`` is the data set itself.
         InputError: not a finished data set, or no clip fulfils it.
     """
-    if _absolute(out) == _absolute(dataset):
+    if storage.absolute(out) == storage.absolute(dataset):
         raise ConfigError("a selection is written beside its data set", where=out, fix="Choose another --out")
     manifest, wanted = shards.read_manifest(dataset), parse(where)
     kept, total, known = [], 0, set[str]()
@@ -69,7 +68,7 @@ def select(dataset: str, where: str, out: str) -> tuple[int, int]:
         numbers = shard.rows if shard.rows is not None else range(len(rows))
         chosen = tuple(number for number, row in zip(numbers, rows, strict=True) if wanted(row))
         if chosen:
-            base = shard.dataset or _absolute(dataset)
+            base = shard.dataset or storage.absolute(dataset)
             path = storage.join(base, shard.path)
             kept.append(replace(shard, dataset=base, path=path, rows=chosen, num_rows=len(chosen)))
     if unknown := wanted.names - known:
@@ -143,8 +142,3 @@ def parse(text: str) -> Condition:
 def _values(row: dict) -> Row:
     plain = {name: row[name] for name in _NUMBERS | _WORDS}
     return plain | dict(row["scores"]) | {"duplicate": float(row["duplicate_of"] is not None)}
-
-
-def _absolute(uri: str) -> str:
-    local = storage.is_local(uri)
-    return str(Path(uri.removeprefix("file://")).absolute()) if local else uri.rstrip("/")

@@ -179,13 +179,15 @@ class Pipeline:
         return 1, vae.z_dim, frames, g.height_px // vae.stride_px, g.width_px // vae.stride_px
 
 
-def switched(controls: Controls, physics: bool, camera: bool) -> Controls | None:
+def switched(controls: Controls | None, physics: bool, camera: bool) -> Controls | None:
     """The controls without what is switched off; None where nothing is left, which is plain text-to-video."""
+    if controls is None or not (physics or camera):
+        return None
     if not physics:
         controls = replace(controls, objects=None, phrases=None)
     if not camera:
         controls = replace(controls, camera=None, flow=None)
-    return controls if physics or camera else None
+    return controls
 
 
 def build(preset: str | Preset, *, weights: str | None = None) -> Pipeline:

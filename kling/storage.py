@@ -40,6 +40,11 @@ def is_local(uri: str | os.PathLike) -> bool:
     return "://" not in str(uri) or str(uri).startswith("file://")
 
 
+def absolute(uri: str | os.PathLike) -> str:
+    """The same place for a process that works in another folder."""
+    return str(Path(str(uri).removeprefix("file://")).absolute()) if is_local(uri) else str(uri).rstrip("/")
+
+
 def exists(uri: str | os.PathLike) -> bool:
     fs, path = resolve(uri)
     with _named(str(uri)):

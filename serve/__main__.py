@@ -53,17 +53,11 @@ def serve(options: Serve) -> None:
     """
     from .app import ServiceSettings
 
-    checkpoint = options.checkpoint
-    if checkpoint is not None and storage.is_local(checkpoint):
-        checkpoint = os.path.abspath(storage.resolve(checkpoint)[1])  # noqa: PTH100 - replicas run elsewhere
-    state = options.state
-    if storage.is_local(state):
-        state = os.path.abspath(storage.resolve(state)[1])  # noqa: PTH100
     settings = ServiceSettings(
         preset=options.preset,
-        state=state,
+        state=storage.absolute(options.state),  # replicas run in another folder
         database=options.database,
-        checkpoint=checkpoint,
+        checkpoint=None if options.checkpoint is None else storage.absolute(options.checkpoint),
         num_replicas=options.replicas,
         min_replicas=options.min_replicas,
         num_ranks=options.ranks,

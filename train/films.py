@@ -5,6 +5,7 @@ and noise, so that the films of two steps can be compared. No random state of th
 """
 
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,26 +25,34 @@ from kling.shapes import Frames
 from .batches import collate, sample_rng
 from .cache import Bucket, Split
 from .config import TrainRun
+from .metrics import Meter, Record
 from .ranks import Ranks
 
 
-def film_held_out(run: TrainRun, preset: Preset, split: Split, weights: str, step: int, ranks: Ranks) -> str:
-    """Write OUT/samples/step-N.mp4 from a weights folder; rank 0 works, the others wait. Returns the film's URI.
+def film_held_out(
+    run: TrainRun, preset: Preset, split: Split, weights: str, step: int, ranks: Ranks, meter: Meter
+) -> Record:
+    """Write OUT/samples/step-N.mp4 from a weights folder, and show it on the board; rank 0 works, the others wait.
 
-    The first ``run.num_films`` clips of the split's first bucket, ``run.film_steps`` sampling steps.
+    The first ``run.num_films`` clips of the split's first bucket, ``run.film_steps`` sampling steps. Returns
+    ``film_s``, the seconds it took, for the step's record.
     """
+    started = time.monotonic()
     target = storage.join(run.out, "samples", f"step-{step:06d}.mp4")
     if ranks.rank == 0:
         bucket = split.buckets[0]
         pipeline = build(preset, weights=weights)
         pipeline.dit.to(ranks.device)
         rows = [_row(pipeline, split, bucket, clip, run) for clip in range(min(run.num_films, len(bucket)))]
+        film = np.concatenate(rows, axis=1)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "film.mp4"
-            write_mp4(path, np.concatenate(rows, axis=1), fps=float(bucket.fps[0]) or preset.clip.fps)
+            write_mp4(path, film, fps=float(bucket.fps[0]) or preset.clip.fps)
             storage.write_bytes(target, path.read_bytes())
+        meter.picture("held_out", np.concatenate(film[[0, len(film) // 2, -1]], axis=1), step)
+        meter.event("film", step=step, path=target)
     ranks.barrier()
-    return target
+    return {"film_s": time.monotonic() - started}
 
 
 @torch.no_grad()

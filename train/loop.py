@@ -109,9 +109,7 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
             record |= validation_loss(engine, val_split, run, ranks)
         if val_split is not None and run.films_every and progress.step % run.films_every == 0:
             weights = export_weights(run, preset, ema, progress.step, ranks, encoders=encoders)
-            meter.event(
-                "film", step=progress.step, path=film_held_out(run, preset, val_split, weights, progress.step, ranks)
-            )
+            record |= film_held_out(run, preset, val_split, weights, progress.step, ranks, meter)
         meter.write(record)
         where = None
         if last or progress.step % run.checkpoint_every == 0:

@@ -6,6 +6,7 @@ import resource
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -79,6 +80,11 @@ class Meter:
         for name, value in record.items():
             if name not in ("step", "data_step"):
                 self._board.add_scalar(name, value, int(record["step"]))
+
+    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """h w 3 uint8, for TensorBoard."""
+        if self._board is not None:
+            self._board.add_image(name, pixels, step, dataformats="HWC")
 
     def event(self, kind: str, **told) -> None:
         """What happened that a person should know: skips, roll-backs, restarts."""

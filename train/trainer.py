@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import ray
@@ -41,6 +41,7 @@ def train_dit(run: TrainRun, preset: Preset) -> str:
     Raises:
         KlingError: bad input, before any worker starts; or what a rank raised.
     """
+    run = located(run)
     encoders = check_run(run, preset)
     storage.write_bytes(
         storage.join(run.out, "run.json"), json.dumps({"stage": "dit", **asdict(run)}, indent=1).encode()
@@ -68,6 +69,12 @@ def train_dit(run: TrainRun, preset: Preset) -> str:
                         fix=str(next(iter(error.worker_failures.values()))).splitlines()[-1],
                     ) from error
                 display.say("ranks were lost: starting them again from the last checkpoint")
+
+
+def located(run: TrainRun) -> TrainRun:
+    """The run with whole paths: its ranks work in another folder."""
+    places = {name: getattr(run, name) for name in ("data", "out", "weights", "start_from", "cache")}
+    return replace(run, **{name: storage.absolute(uri) for name, uri in places.items() if uri is not None})
 
 
 def connect(num_workers: int) -> None:

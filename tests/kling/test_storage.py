@@ -25,6 +25,13 @@ def test_memory_protocol():
     assert storage.list_files("memory://bucket") == ["memory:///bucket/x/y.bin"]
 
 
+def test_a_place_has_one_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for uri in ("a/b", f"file://{tmp_path}/a/b", tmp_path / "a" / "b"):
+        assert storage.absolute(uri) == f"{tmp_path}/a/b"
+    assert storage.absolute("s3://bucket/a/") == "s3://bucket/a"
+
+
 def test_listing_survives_a_loop_of_links(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "動画 1.mp4").write_bytes(b"x")

@@ -1,6 +1,9 @@
 """The same losses on any number of ranks, with films or without, after any kill, and on other ranks than before."""
 
+import json
+
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kling.media.video import read_frames
 
@@ -25,6 +28,11 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
     films = read_frames(root / "2" / "samples" / "step-000050.mp4")[0]
     assert films.shape == (17, 2 * 64, 3 * 64, 3)  # two clips; each as it is, with its plan, from text alone
     assert films.std() > 1
+    told = {line["step"]: line for line in map(json.loads, (root / "2" / "metrics.jsonl").read_text().splitlines())}
+    assert [step for step, line in told.items() if line.get("film_s", 0) > 0] == [25, 50]
+    board = EventAccumulator(str(root / "2" / "tensorboard"))
+    board.Reload()
+    assert [(image.step, image.width) for image in board.Images("held_out")] == [(25, 576), (50, 576)]
     return {name: losses(root / name) for name in arrangements}
 
 

@@ -12,6 +12,7 @@ from kling.errors import CheckpointError, ConfigError, InputError, KlingError
 from kling.shards import read_manifest, write_manifest
 from train.config import TrainRun
 from train.preflight import check_run
+from train.trainer import located
 
 
 def make_run(data, encoders: str, out: Path, **changed) -> TrainRun:
@@ -123,3 +124,11 @@ def test_errors_are_one_line(dataset, encoders, small, tmp_path):
     with pytest.raises(KlingError) as caught:
         check_run(make_run(tmp_path, encoders, tmp_path), small)
     assert "\n" not in str(caught.value)
+
+
+def test_ranks_are_told_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They work in another folder: what the caller's shell calls out/run is nothing there."""
+    monkeypatch.chdir(tmp_path)
+    run = located(TrainRun(preset="tiny", data="data", out="s3://bucket/run", start_from="out/run/weights"))
+    assert (run.data, run.out) == (f"{tmp_path}/data", "s3://bucket/run")
+    assert (run.start_from, run.weights) == (f"{tmp_path}/out/run/weights", None)
