@@ -64,9 +64,9 @@ def serve(options: Serve) -> None:
     )
     _check_port(options.host, options.port)
     with _quiet_stop() as stopped:
-        console.print(f"[1/4] weights: checking {checkpoint or 'the packaged ones'}")
-        _check_weights(settings.preset, checkpoint)
-        console.print(f"[2/4] state: {state}")
+        console.print(f"[1/4] weights: checking {settings.checkpoint or 'the packaged ones'}")
+        _check_weights(settings.preset, settings.checkpoint)
+        console.print(f"[2/4] state: {settings.state}")
         _open_state(settings.state, settings.database_url)
         _run(settings, options, stopped)
 
