@@ -1,7 +1,6 @@
-"""`python -m serve PRESET` runs a service on this machine; `python -m serve keys ...` manages its keys."""
+"""`python -m serve PRESET` runs a service here; `serve keys ...` manages its keys, `serve bench` measures one."""
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -39,9 +38,12 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] == "keys":
         from .keys_command import command as keys_command
 
-        keys_command(arguments[1:])
-        return
-    serve(tyro.cli(Serve, args=arguments, prog="python -m serve", description=Serve.__doc__))
+        return keys_command(arguments[1:])
+    if arguments and arguments[0] == "bench":
+        from .bench import command as bench_command
+
+        return bench_command(arguments[1:])
+    return serve(tyro.cli(Serve, args=arguments, prog="python -m serve", description=Serve.__doc__))
 
 
 def serve(options: Serve) -> None:
@@ -72,41 +74,18 @@ def serve(options: Serve) -> None:
 
 
 def _run(settings, options: Serve, stopped: threading.Event) -> None:
-    import ray
-    from ray import serve as ray_serve
-
-    from .app import APP_NAME, start
+    from .app import connected, start
 
     address = os.environ.get("RAY_ADDRESS")
     console.print(f"[3/4] Ray: {'joining ' + address if address else 'starting a local cluster'}")
-    log_style = {"env_vars": {"RAY_SERVE_LOG_ENCODING": "JSON"}}
-    if address:
-        ray.init(address=address, namespace="kling", runtime_env=log_style, log_to_driver=False)
-    else:
-        num_cpus = max(os.cpu_count() or 1, settings.num_cpus)
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=300 * 2**20,
-            namespace="kling",
-            runtime_env=log_style,
-        )
-    _catch_signals(stopped)  # Ray has put its own handlers there
-    try:
+    with connected(settings):
+        _catch_signals(stopped)  # Ray has put its own handlers there
         console.print(f"[4/4] replicas: {settings.num_replicas} of {settings.num_ranks} ranks, loading weights")
         start(settings, host=options.host, port=options.port)
         url = f"http://{options.host}:{options.port}"
         console.print(f"ready: {url}  (API {url}/docs; stop with ctrl-C)")
         stopped.wait()
         console.print("stopping: tasks in progress are saved and go on at the next start")
-    finally:
-        if ray.is_initialized():
-            with contextlib.suppress(Exception):  # the cluster may be gone already; we are leaving either way
-                ray_serve.delete(APP_NAME) if address else ray_serve.shutdown()
-            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -7,13 +7,16 @@
 Ingress and replicas meet only in the database and in storage, so either may be killed and replaced at any moment.
 """
 
+import contextlib
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
 import psutil
+import ray
 from ray import serve as ray_serve
 from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -165,6 +168,33 @@ def _replicas(settings: ServiceSettings) -> dict:
         policy=policy,
     )
     return {"autoscaling_config": scaling}
+
+
+@contextlib.contextmanager
+def connected(settings: ServiceSettings) -> Iterator[None]:
+    """The cluster of RAY_ADDRESS, or one of our own on this machine; what was started is stopped at the end."""
+    address = os.environ.get("RAY_ADDRESS")
+    log_style = {"env_vars": {"RAY_SERVE_LOG_ENCODING": "JSON"}}
+    if address:
+        ray.init(address=address, namespace="kling", runtime_env=log_style, log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, settings.num_cpus),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=300 * 2**20,
+            namespace="kling",
+            runtime_env=log_style,
+        )
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            with contextlib.suppress(Exception):  # the cluster may be gone already; we are leaving either way
+                ray_serve.delete(APP_NAME) if address else ray_serve.shutdown()
+            ray.shutdown()
 
 
 def start(settings: ServiceSettings, *, host: str, port: int) -> None:

@@ -20,8 +20,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kling.bench.live_memory import LiveMemory
+from kling.bench.page import replace_table
 from kling.bench.race import Clock, race, ratio
-from kling.errors import ConfigError
 from kling.model import flops
 from kling.model.attention import Grid, Reach, softmax_attention
 from kling.model.config import DiTConfig
@@ -30,8 +30,6 @@ from kling.model.flops import Workload
 from kling.model.parallel import Layout
 from kling.model.wan import from_wan, wan_config
 from kling.presets import get_preset
-
-_START, _END = "<!-- python -m kling.bench model: {} -->", "<!-- end: {} -->"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ def command(arguments: list[str]) -> int:
         table = "\n".join(tables[name](options))
         print(f"## {name}\n\n{table}\n", flush=True)
         if options.out is not None:
-            _write(options.out, name, table)
+            replace_table(options.out, "python -m kling.bench model", name, table)
     return 0
 
 
@@ -304,15 +302,3 @@ class Floor(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))
-
-
-def _write(page: Path, name: str, table: str) -> None:
-    """Replace the table between its two comments."""
-    start, end = _START.format(name), _END.format(name)
-    text = page.read_text() if page.exists() else ""
-    if start not in text or end not in text:
-        raise ConfigError(
-            "the page has no place for this table", where=str(page), fix=f"Add the lines {start} and {end}"
-        )
-    before, after = text[: text.index(start) + len(start)], text[text.index(end) :]
-    page.write_text(f"{before}\n{table}\n{after}")

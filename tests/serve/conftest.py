@@ -1,7 +1,6 @@
 """One service for all serving tests of a session: seeded tiny weights, two ranks, on the session's own cluster."""
 
 import json
-import os
 import socket
 import time
 from dataclasses import dataclass
@@ -79,18 +78,6 @@ def service(ray_cluster, tiny_weights, tmp_path_factory):
     bearer = keys.create(name="tests", scopes=frozenset({"generate", "read"}), limits=Limits()).bearer
     yield Service(url=f"http://127.0.0.1:{port}", state=state, key=bearer, store=store, keys=keys)
     ray_serve.shutdown()
-
-
-def own_processes(name: str) -> list[psutil.Process]:
-    """Processes of this session's cluster with this in their title; never another's."""
-    found = []
-    for process in psutil.Process(os.getpid()).children(recursive=True):
-        try:
-            if name in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
 
 
 ROOT = Path(__file__).parent.parent.parent

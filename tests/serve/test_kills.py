@@ -7,8 +7,9 @@ import psutil
 import pytest
 
 from kling.schema import Task, VideoConfig
+from serve.bench import own_processes
 
-from .conftest import Service, own_processes, until
+from .conftest import Service, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 LONG = VideoConfig(seed=11, steps=80)
