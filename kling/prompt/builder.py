@@ -236,7 +236,7 @@ def from_graph(graph: SceneGraph) -> PromptFields:
     """
     names = _names(graph.objects)
     return PromptFields(
-        subject=_enumerated(_groups(graph.objects)),
+        subject=_enumerated([_counted(group) for group in groups(graph.objects)]),
         position=_sentences([_relation(relation, names) for relation in graph.relations]),
         action=_story(graph.events, names),
         environment=_joined(_SETTING.get(graph.setting or "", ""), _GRAVITY.get(graph.gravity or "", ""), by=" "),
@@ -246,17 +246,20 @@ def from_graph(graph: SceneGraph) -> PromptFields:
     )
 
 
-def _groups(objects: tuple[ObjectNode, ...]) -> list[str]:
-    """Neighbours that look alike are counted: "two red balls"."""
-    groups: list[list[str]] = []
+def groups(objects: tuple[ObjectNode, ...]) -> list[list[ObjectNode]]:
+    """Neighbours that look alike belong together: they are counted ("two red balls")."""
+    found: list[list[ObjectNode]] = []
     for node in objects:
-        if groups and groups[-1][0] == node.phrase:
-            groups[-1].append(node.phrase)
+        if found and found[-1][0].phrase == node.phrase:
+            found[-1].append(node)
         else:
-            groups.append([node.phrase])
-    return [
-        _indefinite(group[0]) if len(group) == 1 else f"{_NUMBERS[len(group)]} {plural(group[0])}" for group in groups
-    ]
+            found.append([node])
+    return found
+
+
+def _counted(group: list[ObjectNode]) -> str:
+    phrase = group[0].phrase
+    return _indefinite(phrase) if len(group) == 1 else f"{_NUMBERS[len(group)]} {plural(phrase)}"
 
 
 def _indefinite(phrase: str) -> str:
@@ -279,11 +282,19 @@ def _enumerated(parts: list[str]) -> str:
 def _names(objects: tuple[ObjectNode, ...]) -> dict[str, str]:
     """How to speak of each object again: "the red ball", or "the second red ball" when others fit that too."""
     names: dict[str, str] = {}
-    for node in objects:
-        like = [other.id for other in objects if _covers(node, other)]
-        ordinal = f"{_ORDINALS[like.index(node.id)]} " if len(like) > 1 else ""
+    for node, number in zip(objects, ordinals(objects), strict=True):
+        ordinal = "" if number is None else f"{_ORDINALS[number]} "
         names[node.id] = f"the {ordinal}{node.phrase}"
     return names
+
+
+def ordinals(objects: tuple[ObjectNode, ...]) -> list[int | None]:
+    """Which one each object is among those that its phrase fits, from 0; None: it is the only one."""
+    numbers: list[int | None] = []
+    for node in objects:
+        like = [other.id for other in objects if _covers(node, other)]
+        numbers.append(like.index(node.id) if len(like) > 1 else None)
+    return numbers
 
 
 def _covers(node: ObjectNode, other: ObjectNode) -> bool:

@@ -53,6 +53,7 @@ class Discourse:
         if number in self.seen:
             return self.seen[number]
         phrase = self.phrases[number]
+        avoid = (*avoid, *(name for other in phrase.beside for name in self.seen.get(other, ())))
         if phrase.kind in ("camera", "somebody"):
             found: list[str] = []
         elif phrase.kind == "pronoun":
@@ -127,7 +128,8 @@ class Discourse:
     def _mentioned(self, phrase: Phrase, shape: str, attributes: dict[str, str], avoid: tuple[str, ...]) -> list[str]:
         """Objects already spoken of that this phrase can mean."""
         if phrase.count and phrase.count > 1 and phrase.determiner != "the":
-            known = [n for n in self.things if self.things[n].fits(shape, {}) and self.things[n].shows(attributes)]
+            known = [n for n, thing in self.things.items() if thing.fits(shape, {}) and thing.shows(attributes)]
+            known = [n for n in known if n not in avoid]
             return known if phrase.determiner == "maybe" and len(known) == phrase.count else []
         if phrase.count == 1 and phrase.determiner != "the" and not (phrase.kind == "elliptic" and attributes):
             return []

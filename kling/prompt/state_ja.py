@@ -109,6 +109,7 @@ class Modifiers:
     attributes: list[Attribute] = field(default_factory=list)
     alternatives: list[Attribute] = field(default_factory=list)
     count: int | None = None
+    ordinal: int | None = None
     vague: bool = False
     determiner: str = ""
     speed: str | None = None

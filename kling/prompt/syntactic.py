@@ -27,6 +27,7 @@ class Phrase:
     plural: bool = False
     determiner: str = ""  # a, the, all, "" (none), maybe (a language without articles: new or known)
     ordinal: int | None = None  # "the second ball": counted among those that fit, -1 is the last
+    beside: tuple[int, ...] = ()  # the phrases before it in one list: none of them is the same thing
     speed: str | None = None  # "a fast ball": said of what it does
     actions: tuple[str, ...] = ()  # "a spinning ball"
     place: str | None = None  # left, right, front, back of the picture

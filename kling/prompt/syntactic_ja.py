@@ -174,6 +174,9 @@ class Reader:
         number = token.value("number")
         if number is not None and number.replace(".", "").isdecimal():
             return self._number(position, number)
+        if (ordinal := token.value("ordinal")) is not None:  # 二番目の赤いボール
+            modifiers.ordinal = int(ordinal)
+            return position + (2 if following == "の" else 1)
         if token.has("vague"):
             modifiers.count, modifiers.vague = int(token.value("vague") or 2), True
             return position + (2 if following == "の" else 1)
@@ -258,6 +261,8 @@ class Reader:
             attributes=tuple(modifiers.attributes),
             alternatives=tuple(modifiers.alternatives),
             count=modifiers.count,
+            ordinal=modifiers.ordinal,
+            beside=tuple(self.list),
             vague=modifiers.vague,
             plural=(modifiers.count or 1) > 1,
             determiner="the" if head == "" and not modifiers.count else modifiers.determiner or "maybe",

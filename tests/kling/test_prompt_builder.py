@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kling.prompt import understand
 from kling.prompt.builder import PromptFields, build, from_graph, plural
+from kling.prompt.builder_ja import build_ja, from_graph_ja
 from kling.prompt.graph import (
     ACTIONS,
     CAMERA_MOVES,
@@ -46,6 +47,24 @@ FULL = PromptFields(
     style="watercolor",
     lighting="soft",
     grade="teal and orange",
+)
+FULL_JA = PromptFields(
+    environment="雪原で",
+    atmosphere="静かで夢のよう",
+    time="夕暮れに",
+    weather="小雨の中",
+    subject="赤いボール",
+    position="青い立方体の隣",
+    scale="実物大",
+    action="左へ転がる",
+    timing="最初の一秒に",
+    angle="ローアングル",
+    movement="ゆっくりズームインする",
+    focus="その表面",
+    depth_of_field="浅い",
+    style="水彩画風",
+    lighting="柔らかい光",
+    grade="青緑とオレンジ",
 )
 NAMES = [f.name for f in fields(PromptFields) if f.name != "negative"]
 _HOLES = re.compile(
@@ -87,6 +106,41 @@ def test_any_words_in_any_field(values):
         assert words.lower() in prompt.lower() or words.upper() in prompt.upper()
     if not any(value.strip(" ,.;:!?-\n\t") for value in values.values()):
         assert prompt == "" or not re.search(r"[A-Za-z]", prompt)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.sampled_from(NAMES), min_size=1))
+def test_every_japanese_subset_is_whole(kept):
+    prompt = build_ja(PromptFields(**{name: getattr(FULL_JA, name) for name in kept})).prompt
+    assert prompt.endswith("。") and not re.search(r"^[、。]|[、。（][、。）]|は。|の。|、[がでに]", prompt), prompt
+    for name in NAMES:
+        assert (getattr(FULL_JA, name) in prompt) == (name in kept), (name, prompt)
+
+
+def test_a_japanese_prompt():
+    built = build_ja(replace(FULL_JA, negative=("ぼけ", " 文字。", "ぼけ", "", "水彩画風")))
+    assert built.prompt.startswith(
+        "夕暮れに、小雨の中、雪原で、青い立方体の隣で赤いボール（実物大）が最初の一秒に左へ転がる。"
+    )
+    assert built.negative_prompt == "ぼけ、文字"
+    graph = understand(built.prompt).graph
+    assert {node.phrase for node in graph.objects} == {"red ball", "blue cube"}
+    assert graph.setting == "snow" and graph.lighting == "dusk" and graph.style == "watercolor"
+    assert [(e.action, e.direction) for e in graph.events] == [("roll", "left")]
+    assert [(m.kind, m.direction, m.speed) for m in graph.camera] == [("zoom", "in", "slow")]
+    assert build_ja(PromptFields()).prompt == ""
+
+
+@pytest.mark.parametrize("text", ["二番目の赤いボールが落ちる", "2つ目の赤いボールが落ちる"])
+def test_japanese_ordinals_tell_twins_apart(text):
+    graph = understand(f"三つの赤いボールがある。一番目の赤いボールは転がる。{text}。").graph
+    assert len(graph.objects) == 3
+    assert [(e.agent, e.action) for e in graph.events] == [("o1", "roll"), ("o2", "fall")]
+
+
+def test_things_of_one_japanese_list_are_different_things():
+    graph = understand("大きな赤いボールと赤いボールがある。").graph
+    assert [node.phrase for node in graph.objects] == ["large red ball", "red ball"]
 
 
 def test_no_field_no_prompt():
@@ -180,7 +234,7 @@ def graphs(draw) -> SceneGraph:
     ]
     return SceneGraph(
         objects=objects,
-        relations=tuple(relations),
+        relations=tuple(dict.fromkeys(relations)),
         events=tuple(events),
         camera=tuple(moves) or draw(st.sampled_from([(), (CameraMove(kind="static"),)])),
         setting=draw(_maybe(SETTINGS)),
@@ -190,9 +244,10 @@ def graphs(draw) -> SceneGraph:
     )
 
 
+@pytest.mark.parametrize(("build", "from_graph"), [(build, from_graph), (build_ja, from_graph_ja)], ids=["en", "ja"])
 @settings(max_examples=100, deadline=None)
-@given(graphs())
-def test_a_graph_survives_being_said(graph):
+@given(graph=graphs())
+def test_a_graph_survives_being_said(build, from_graph, graph):
     prompt = build(from_graph(graph)).prompt
     understood = understand(prompt)
     assert understood.graph.matches(graph), f"{prompt}\n{understood.graph}"
