@@ -7,6 +7,7 @@ from kling.errors import ConfigError, run_command
 
 # name: ("module:function taking the arguments after the name", what it measures)
 BENCHES: dict[str, tuple[str, str]] = {
+    "framing": ("kling.bench.framing:command", "what of the planned scenes stays in the picture"),
     "model": ("kling.bench.model:command", "the transformer against diffusers' Wan and against bare matrix products"),
     "reconstruct": ("kling.bench.reconstruct:command", "what of objects is readable after a VAE, and before"),
     "train-camera": ("kling.bench.train_camera:command", "teach the evaluator the names of camera moves"),

@@ -132,3 +132,14 @@ def test_rendered_clips_are_read():
         changed += sum(evaluate(frames, replace(said, objects=tuple(swapped)), fps=sidecar.fps).verdicts["color"])
     assert right >= 0.85 * total
     assert changed <= 0.35 * total
+
+
+def test_what_is_in_the_picture():
+    from types import SimpleNamespace
+    from typing import Any
+
+    from kling.bench.framing import in_picture
+
+    inside, edge, out, behind = (0.1, 0.1, 0.5, 0.5), (0.4, 0.8, 0.6, 1.1), (1.2, 0.1, 1.4, 0.3), None
+    track: Any = SimpleNamespace(objects=[SimpleNamespace(box=(inside, edge)), SimpleNamespace(box=(out, behind))])
+    assert in_picture(track).tolist() == [[True] * 3, [False, True, True], [False] * 3, [False] * 3]
