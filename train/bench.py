@@ -20,7 +20,7 @@ from .cache import open_split
 from .config import TrainRun
 from .loop import train
 from .objective import draw, loss_of
-from .optimizer import adamw
+from .optimizer import make_optimizer
 from .preflight import check_run
 from .ranks import Ranks
 
@@ -85,7 +85,7 @@ def _plain(run: TrainRun, preset: Preset, ranks: Ranks, scratch: Path, encoders:
     batches = Batches(split, make_order(split, run, preset), rank=0, ranks=1)
     torch.manual_seed(run.seed)
     model = DiT(preset.dit)
-    optimizer = adamw(model, run.optimizer)
+    optimizer = make_optimizer(model, run.optimizer)
     times = []
     for step in range(run.steps):
         batch = batches.make(step)

@@ -114,6 +114,12 @@ def load(saved: Saved, engine, ema: ShardedEMA, watch: LossWatch, ranks: Ranks, 
     local = _fetch(saved, ranks, scratch)
     tag = "zero"
     if saved.num_ranks != ranks.world:
+        if any(group.get("use_muon") for group in engine.optimizer.param_groups):
+            raise CheckpointError(
+                f"a run with Muon continues on the {saved.num_ranks} ranks that wrote it, not on {ranks.world}",
+                where=saved.uri,
+                fix="Use that number, or start anew from its weights (--start-from)",
+            )
         tag = "universal"
         if _leads(saved.uri, ranks):
             _convert(local)

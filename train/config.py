@@ -35,7 +35,9 @@ class ObjectiveConfig:
 class OptimizerConfig:
     """How weights are moved."""
 
+    kind: Literal["adamw", "muon"] = "adamw"  # muon: the blocks' matrices by Muon, the rest by AdamW
     lr: float = 1e-3
+    muon_lr: float = 0.01  # of Muon's matrices; gradients are not clipped then: its steps have one length
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -43,7 +45,7 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine", "wsd"] = "wsd"
 
     def __post_init__(self):
-        check_positive(self, "lr", "clip_norm")
+        check_positive(self, "lr", "muon_lr", "clip_norm")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from kling.presets import Preset
 
 from .batches import check_divides
 from .config import TrainRun
-from .optimizer import adamw
+from .optimizer import make_optimizer
 from .plan import GPUS, Plan, PlanRequest, checked_plan
 from .trained import Trained
 from .zero import deepspeed_config, zero_stage
@@ -58,7 +58,7 @@ def dry_run(run: TrainRun, preset: Preset, nodes: Nodes) -> DryRun:
     num_nodes = placed(run, preset, nodes)
     with torch.device("meta"):
         model = Trained(ParallelDiT(DiT(preset.dit), Mesh()))
-    optimizer = adamw(model, run.optimizer)
+    optimizer = make_optimizer(model, run.optimizer)
     count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
     stage = zero_stage(run, count)
     config = deepspeed_config(run, stage=stage, on_gpu=True)

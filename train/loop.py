@@ -34,7 +34,7 @@ from .export import export_weights
 from .films import film_held_out
 from .metrics import Meter, Record
 from .objective import by_noise_level, draw, loss_of
-from .optimizer import adamw, schedule
+from .optimizer import make_optimizer, schedule, set_rate
 from .ranks import Ranks
 from .trained import Trained
 from .watch import LossWatch, Verdict
@@ -96,7 +96,7 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
             continue
         taken = {}
         if verdict is Verdict.TAKE:
-            taken = _take(engine, optimizer, loss, lr=run.optimizer.lr * rate(progress.step))
+            taken = _take(engine, loss, lr=set_rate(optimizer, run.optimizer, rate(progress.step)))
             ema.update(model, progress.step)
         else:
             meter.event("skipped a step", step=progress.step, loss=mean, clip_ids=batch.clip_ids)
@@ -129,7 +129,7 @@ def _engine(run: TrainRun, preset: Preset, ranks: Ranks) -> tuple[nn.Module, tor
     if ranks.device.type == "cpu":
         skip_compilation()
     stage = zero_stage(run, sum(p.numel() for p in model.parameters()))
-    optimizer = adamw(model, run.optimizer)
+    optimizer = make_optimizer(model, run.optimizer)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,
@@ -139,10 +139,8 @@ def _engine(run: TrainRun, preset: Preset, ranks: Ranks) -> tuple[nn.Module, tor
     return model, optimizer, engine, stage
 
 
-def _take(engine: Any, optimizer: torch.optim.Optimizer, loss: torch.Tensor, *, lr: float) -> dict[str, float]:
-    """One optimizer step at this learning rate; returns what the record tells of it."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def _take(engine: Any, loss: torch.Tensor, *, lr: float) -> dict[str, float]:
+    """One optimizer step; returns what the record tells of it."""
     engine.backward(loss)
     engine.step()
     return {"lr": lr, "grad_norm": float(engine.get_global_grad_norm() or 0)}

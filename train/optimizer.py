@@ -73,12 +73,39 @@ def split_for_muon(model: nn.Module, *, keep: Iterable[str] = ()) -> tuple[list[
     return hidden, rest
 
 
-def adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Fused AdamW; weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Fused AdamW with weight decay on matrices only; or DeepSpeed's Muon, which works under every ZeRO stage.
+
+    Muon takes the matrices of the transformer's blocks. It needs whole ones where ZeRO holds pieces: DeepSpeed gathers
+    them for it (arXiv:2502.16982 does the same).
+    """
+    if config.kind == "adamw":
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam  # compiles its kernels when imported
+
+    hidden, matrices, vectors = [], [], []
+    for name, param in model.named_parameters():
+        param.use_muon = param.ndim == 2 and ".blocks." in f".{name}" and not name.endswith("modulation")  # type: ignore[attr-defined]
+        (hidden if param.use_muon else matrices if param.ndim >= 2 else vectors).append(param)  # type: ignore[attr-defined]
+    decay = {"weight_decay": config.weight_decay}
+    rest = {"use_muon": False, "lr": config.lr, "betas": config.betas, "eps": 1e-8}
+    return MuonWithAuxAdam(
+        [
+            {"params": hidden, "use_muon": True, "lr": config.muon_lr, "momentum": 0.95, **decay},
+            {"params": matrices, **rest, **decay},
+            {"params": vectors, **rest, "weight_decay": 0.0},
+        ]
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, config: OptimizerConfig, factor: float) -> float:
+    """Multiply every group's learning rate of the configuration by the schedule's factor; returns AdamW's."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * (config.muon_lr if group.get("use_muon") else config.lr)
+    return factor * config.lr
 
 
 def schedule(kind: Schedule, *, num_steps: int, warmup: int, floor: float = 0.05) -> Callable[[int], float]:

@@ -11,6 +11,7 @@ from .conftest import make_job
 from .launch import launch, losses
 
 STEPS = 50
+MUON = {"kind": "muon", "warmup": 5}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,9 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
         "4": {"world": 4},
         "zero 3 on 2": {"world": 2, "zero_stage": 3},
         "2 ranks a clip": {"world": 2, "sequence_parallel": 2},
+        "muon, 1": {"world": 1, "optimizer": MUON},
+        "muon, 2": {"world": 2, "optimizer": MUON},
+        "muon, zero 3 on 2": {"world": 2, "zero_stage": 3, "optimizer": MUON},
     }
     launch([make_job(root / name, dataset, encoders, **how) for name, how in arrangements.items()])
     films = read_frames(root / "2" / "samples" / "step-000050.mp4")[0]
@@ -44,6 +48,15 @@ def test_any_ranks_give_the_same_losses(curves, name: str):
     assert curves[name] == pytest.approx(curves["1"], rel=1e-5)
 
 
-def test_the_loss_falls(curves):
-    values = list(curves["1"].values())
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["muon, 2", "muon, zero 3 on 2"])
+def test_muon_on_any_ranks_gives_the_same_losses(curves, name: str):
+    assert curves["muon, 1"][STEPS] != curves["1"][STEPS]
+    assert curves[name] == pytest.approx(curves["muon, 1"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["1", "muon, 1"])
+def test_the_loss_falls(curves, name: str):
+    values = list(curves[name].values())
     assert sum(values[-10:]) < 0.97 * sum(values[:10])  # random latents: only their scale can be learned

@@ -42,6 +42,19 @@ def test_other_ranks_continue_the_same_curve(runs, name: str):
     assert losses(runs[name]) == pytest.approx(losses(runs["whole"]), rel=1e-5)
 
 
+def test_muon_continues_on_its_own_number_of_ranks(tmp_path: Path, dataset: str, encoders: str):
+    how = {"optimizer": {"kind": "muon", "warmup": 5}, "checkpoint_every": 4}
+    jobs = [
+        make_job(tmp_path / "whole", dataset, encoders, 2, steps=8, **how),
+        make_job(tmp_path / "killed", dataset, encoders, 2, steps=8, **how, kill={"rank": 1, "after_step": 5}),
+        make_job(tmp_path / "killed", dataset, encoders, 2, steps=8, **how),
+    ]
+    launch(jobs)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    with pytest.raises(AssertionError, match="a run with Muon continues on the 2 ranks that wrote it, not on 1"):
+        launch([make_job(tmp_path / "whole", dataset, encoders, 1, steps=12, **how)])
+
+
 def test_a_damaged_checkpoint_is_passed_over(runs, tmp_path: Path):
     newest = checkpoint.latest(str(runs["whole"]))
     assert newest is not None and newest.progress.step == STEPS
