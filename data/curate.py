@@ -16,7 +16,7 @@ from data.stages.s5_ask import Captioner
 from data.stages.sandbox import Limits
 from data.work import Options
 from kling import shards, storage
-from kling.errors import CheckpointError, ConfigError
+from kling.errors import RAY_FIX, CheckpointError, ConfigError, starting
 from kling.presets import get_preset
 
 _ROOT = Path(__file__).parents[1]
@@ -166,13 +166,15 @@ def _start_ray() -> None:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks would land in the progress display
         environment = {"env_vars": {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}}
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),
-            include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=environment if "RAY_ADDRESS" not in os.environ else None,
-        )
+        address = os.environ.get("RAY_ADDRESS", "local")
+        with starting("Ray", where=address, fix=RAY_FIX):
+            ray.init(
+                address=address,
+                include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=environment if "RAY_ADDRESS" not in os.environ else None,
+            )
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours counts files
     context.target_max_block_size = 16 * 2**20  # units flow on as soon as they are there

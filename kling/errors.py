@@ -9,8 +9,9 @@ KlingError
  └─ InternalError        ours: counts that do not add up, a broken invariant      exit 70
 """
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class KlingError(Exception):
@@ -76,6 +77,22 @@ class InternalError(KlingError):
     """An invariant of ours is broken: a bug, worth a report."""
 
     exit_code = 70
+
+
+@contextlib.contextmanager
+def starting(what: str, *, where: str, fix: str) -> Iterator[None]:
+    """Whatever an outside engine raises while it starts becomes a ServiceError that keeps it as its cause: Ray raises
+    bare Exceptions for a machine that is too busy, and ConnectionErrors for a cluster that is not there."""
+    try:
+        yield
+    except KlingError:
+        raise
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ServiceError(f"{what} did not start ({reason.rstrip('.')})", where=where, fix=fix) from error
+
+
+RAY_FIX = "Is RAY_ADDRESS right, or the machine too busy? Ray's own logs: /tmp/ray/session_latest/logs"
 
 
 def run_command(command: Callable[[], int | None]) -> None:

@@ -23,7 +23,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.handle import DeploymentHandle
 
 from kling import storage
-from kling.errors import ConfigError, ServiceError
+from kling.errors import RAY_FIX, ConfigError, ServiceError, starting
 from kling.presets import get_preset
 
 from .engine import Engine, EngineSettings
@@ -175,19 +175,20 @@ def connected(settings: ServiceSettings) -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or one of our own on this machine; what was started is stopped at the end."""
     address = os.environ.get("RAY_ADDRESS")
     log_style = {"env_vars": {"RAY_SERVE_LOG_ENCODING": "JSON"}}
-    if address:
-        ray.init(address=address, namespace="kling", runtime_env=log_style, log_to_driver=False)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, settings.num_cpus),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=300 * 2**20,
-            namespace="kling",
-            runtime_env=log_style,
-        )
+    with starting("Ray", where=address or "local", fix=RAY_FIX):
+        if address:
+            ray.init(address=address, namespace="kling", runtime_env=log_style, log_to_driver=False)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, settings.num_cpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=300 * 2**20,
+                namespace="kling",
+                runtime_env=log_style,
+            )
     try:
         yield
     finally:

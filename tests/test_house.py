@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kling.errors import ServiceError, starting
+
 ROOT = Path(__file__).parent.parent
 TRACKED = [
     ROOT / line
@@ -144,3 +146,25 @@ def test_ray_is_started_at_a_named_address():
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "ray.init":
                 assert "address" in {k.arg for k in call.keywords}, f"{relative(path)}:{call.lineno}"
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_line():
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        told = [
+            node for node in ast.walk(tree) if isinstance(node, ast.With) and "starting(" in ast.unparse(node.items[0])
+        ]
+        inside = {id(call) for node in told for call in ast.walk(node)}
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "ray.init":
+                assert id(call) in inside, f"{relative(path)}:{call.lineno}"
+
+    def too_busy():
+        with starting("Ray", where="local", fix="Try again"):
+            raise Exception("\nThe current node timed out during startup.\nThis could happen because")
+
+    with pytest.raises(
+        ServiceError, match=r"^Ray did not start \(The current node timed out.*\): local. Try again$"
+    ) as told:
+        too_busy()
+    assert str(told.value.__cause__).startswith("\nThe current")

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from kling import storage
-from kling.errors import InternalError, KlingError, StorageError
+from kling.errors import RAY_FIX, InternalError, KlingError, StorageError, starting
 from kling.presets import Preset
 
 from . import checkpoint
@@ -82,17 +82,19 @@ def connect(num_workers: int) -> None:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     if ray.is_initialized():
         return
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
-        return
-    ray.init(
-        address="local",
-        num_cpus=max(num_workers + 1, os.cpu_count() or 1),
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-        runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},
-    )
+    address = os.environ.get("RAY_ADDRESS", "local")
+    with starting("Ray", where=address, fix=RAY_FIX):
+        if address != "local":
+            ray.init(address=address, log_to_driver=False)
+            return
+        ray.init(
+            address="local",
+            num_cpus=max(num_workers + 1, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=200 * 2**20,
+            runtime_env={"env_vars": {"PYTHONPATH": str(_ROOT)}},
+        )
 
 
 def _fit(run: TrainRun, preset: Preset, encoders: str) -> None:

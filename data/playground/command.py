@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data.playground import splits
 from kling import storage
-from kling.errors import ConfigError, InputError
+from kling.errors import RAY_FIX, ConfigError, InputError, starting
 
 _BATCH = 8  # clips a task: long enough to hide a task's start, short enough to share out evenly
 
@@ -138,13 +138,15 @@ def _on_ray(out: str, batches: list[list[int]], options: Options, workers: int) 
 
     with contextlib.ExitStack() as stack:
         if not ray.is_initialized():
-            ray.init(
-                address=os.environ.get("RAY_ADDRESS", "local"),  # not any cluster that was ever started here
-                num_cpus=None if os.environ.get("RAY_ADDRESS") else workers,
-                include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
-                log_to_driver=False,
-                runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}},
-            )
+            address = os.environ.get("RAY_ADDRESS", "local")  # not any cluster that was ever started here
+            with starting("Ray", where=address, fix=RAY_FIX):
+                ray.init(
+                    address=address,
+                    num_cpus=None if os.environ.get("RAY_ADDRESS") else workers,
+                    include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+                    log_to_driver=False,
+                    runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}},
+                )
             stack.callback(ray.shutdown)
         task = ray.remote(num_cpus=1, max_retries=2)(_write_batch)
         waiting, running = list(reversed(batches)), []
