@@ -4,27 +4,9 @@ from dataclasses import dataclass, field
 
 from kling.prompt.lexical import Token, as_count, says_something
 from kling.prompt.syntactic import Attribute, Phrase
+from kling.prompt.verbs_en import ATTRIBUTES, Chunk, VerbReader
 
-ATTRIBUTES = ("color", "size", "material", "finish")
 SCENE = ("setting", "lighting", "gravity", "style", "world")
-
-
-@dataclass
-class Chunk:
-    """A piece of the sentence. ``value`` depends on the kind; ``phrase`` for nouns; verbs also carry their form."""
-
-    kind: str
-    value: str = ""
-    phrase: Phrase | None = None
-    attributes: tuple[Attribute, ...] = ()
-    form: str = ""
-    passive: bool = False
-    negated: bool = False
-    auxiliary: bool = False
-    begins: bool = False
-    move: str | None = None
-    speed: str | None = None
-    text: str = ""
 
 
 @dataclass
@@ -46,15 +28,8 @@ class _Noun:
     skipped: list[str] = field(default_factory=list)
 
 
-class Chunker:
+class Chunker(VerbReader):
     """Reads tokens left to right into chunks; ``lost`` collects words no chunk could use."""
-
-    def __init__(self, tokens: tuple[Token, ...], *, unknown_nouns: bool = True):
-        self.tokens = tokens
-        self.unknown_nouns = unknown_nouns
-        self.chunks: list[Chunk] = []
-        self.lost: list[str] = []
-        self.num_phrases = 0
 
     def read(self) -> list[Chunk]:
         position = 0
@@ -68,9 +43,6 @@ class Chunker:
                 self._lose(self.tokens[position])
                 position += 1
         return self.chunks
-
-    def _at(self, position: int) -> Token | None:
-        return self.tokens[position] if 0 <= position < len(self.tokens) else None
 
     def _lose(self, token: Token) -> None:
         if not token.has("filler", "determiner") and says_something(token.text):
@@ -390,70 +362,6 @@ class Chunker:
         noun.head, noun.known = token.lemma, False
         noun.plural = noun.plural or token.form == "s"
         return position + 1
-
-    # --- verbs -------------------------------------------------------------------------------------------------
-
-    def _verb(self, position: int) -> int | None:
-        """Auxiliaries, negation, adverbs and the verb itself: "does not slowly begin to roll"."""
-        group, start = Chunk(kind="verb"), position
-        be = get = False
-        while (token := self._at(position)) is not None:
-            verb, move = token.value("verb"), token.value("move")
-            if verb == "be":
-                be, group.auxiliary = True, True
-            elif token.has("auxiliary"):
-                get, group.auxiliary = get or token.lemma == "get", True
-            elif verb == "begin" and self._verb_follows(position + 1):
-                group.begins = True
-            elif token.value("negation") in ("not", "without") and self._verb_follows(position + 1):
-                group.negated = True
-            elif token.has("speed") and self._verb_follows(position + 1) and (be or get or not token.has("adjective")):
-                group.speed = token.value("speed")
-            elif token.has("still") and not token.has("verb") and be:
-                group.value, position = "stay", position + 1
-                break
-            elif verb or move:
-                self._main_verb(group, token, be=be, get=get)
-                position += 1
-                break
-            elif not (token.has("filler") and (be or get or group.negated) and self._verb_follows(position + 1)):
-                break
-            position += 1
-        if not group.value and group.move is None:
-            return self._bare(group, start, position, be=be)
-        group.text = " ".join(token.text for token in self.tokens[start:position])
-        self.chunks.append(group)
-        return position
-
-    def _bare(self, group: Chunk, start: int, position: int, *, be: bool) -> int | None:
-        """Auxiliaries without a verb: a copula, or words like "let" that carry nothing."""
-        if not be and not group.auxiliary:
-            return None
-        if be:
-            negation = self._at(position)
-            if negation is not None and negation.value("negation") == "not":
-                following = self._at(position + 1)
-                if following is None or not following.has(*ATTRIBUTES):
-                    group.negated, position = True, position + 1
-            group.value = "be"
-            group.text = " ".join(token.text for token in self.tokens[start:position])
-            self.chunks.append(group)
-        return max(position, start + 1)
-
-    def _main_verb(self, group: Chunk, token: Token, *, be: bool, get: bool) -> None:
-        group.value = token.value("verb") or ""
-        group.move = token.value("move")
-        group.form = token.form
-        participle = token.form in ("ed", "en") or token.lemma.split()[0] in ("hit", "shot", "set", "put")
-        group.passive = (be or get) and participle
-
-    def _verb_follows(self, position: int) -> bool:
-        token = self._at(position)
-        if token is None or token.form == "punct":
-            return False
-        if token.has("verb", "move", "auxiliary"):
-            return True
-        return token.has("speed", "filler", "negation", "path", "order") and self._verb_follows(position + 1)
 
     # --- function words ----------------------------------------------------------------------------------------
 

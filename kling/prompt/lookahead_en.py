@@ -1,6 +1,6 @@
 """What comes later in the sentence, where that decides what a chunk is."""
 
-from kling.prompt.chunks_en import Chunk
+from kling.prompt.verbs_en import Chunk
 
 _FINITE = ("base", "s", "ed")
 _BREAKS = ("stop", "colon", "comma", "conjunction", "subordinator", "relative")

@@ -7,13 +7,13 @@ rolls, sliding for the rest; "on the moon" is a gravity.
 """
 
 import itertools
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from kling.prompt.discourse import Discourse
 from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
 from kling.prompt.shots import directed
 from kling.prompt.syntactic import Clause, Syntax
+from kling.prompt.timing import Happening, Timeline
 
 
 class Knowledge(Protocol):
@@ -21,16 +21,6 @@ class Knowledge(Protocol):
 
     def way_of_moving(self, shape: str) -> str | None: ...
     def gravity_of(self, place: str) -> str | None: ...
-
-
-@dataclass
-class _Happening:
-    """An event while its time is open. ``step``: position within its own clause (0 roll, 1 hit)."""
-
-    event: Event
-    clause: int
-    step: int = 0
-    posture: bool = False  # "stands": stays only if nothing else happens to it
 
 
 MOTIONS = ("fall", "bounce", "roll", "slide", "throw", "spin", "swing", "topple", "stay")
@@ -45,7 +35,7 @@ class Composer:
     def __init__(self, syntax: Syntax, knowledge: Knowledge | None, *, compose: bool = True):
         self.syntax, self.knowledge, self.compose = syntax, knowledge, compose
         self.people = Discourse(syntax, anaphora=compose, free_nouns=knowledge is not None)
-        self.happenings: list[_Happening] = []
+        self.happenings: list[Happening] = []
         self.relations: list[Relation] = []
         self.camera: list[CameraMove] = []
         self.follows: list[tuple[list[str], str | None]] = []
@@ -64,7 +54,11 @@ class Composer:
         self._places()
         nameless = {name for name, thing in self.people.things.items() if not thing.shape}  # "a big rolls"
         self.lost += [self.people.things[name].node().phrase for name in sorted(nameless)]
-        events = [e for e in self._timed() if not nameless & {e.agent, e.patient}]
+        events = [
+            e
+            for e in Timeline(self.syntax, self.happenings, compose=self.compose).events()
+            if not nameless & {e.agent, e.patient}
+        ]
         self._follow(events)
         scene = self._scene()
         things = self.people.things
@@ -209,7 +203,7 @@ class Composer:
         if action not in ("stay",):
             speed = speed or (self.people.things[agent].speed if step == 0 else None)
         event = Event(action=action, agent=agent, patient=patient, direction=direction, speed=speed)
-        self.happenings.append(_Happening(event, self.index, step, posture))
+        self.happenings.append(Happening(event, self.index, step, posture))
 
     def _main_step(self, clause: Clause) -> int:
         """Direction and speed belong to the motion the verb names, not to what follows from it."""
@@ -306,7 +300,7 @@ class Composer:
 
     def _happen_at(self, action: str, name: str, clause: Clause, step: int) -> None:
         event = Event(action=action, agent=name, direction=self._direction(action, clause), speed=clause.speed)
-        self.happenings.append(_Happening(event, self.index, step))
+        self.happenings.append(Happening(event, self.index, step))
 
     def _playful(self, name: str) -> bool:
         """It can bump into things by itself: a ball can, a boy's push is no collision of the scene."""
@@ -333,70 +327,6 @@ class Composer:
             self._relate(relation, theme, targets)
 
     # --- time --------------------------------------------------------------------------------------------------
-
-    def _timed(self) -> list[Event]:
-        """Give each event its order: said by words, else after what its own agent did before."""
-        self._drop_postures()
-        orders: dict[int, int] = {}
-        base: dict[int, int] = {}
-        for clause in self._sequence():
-            mine = [i for i, h in enumerate(self.happenings) if h.clause == clause]
-            if not mine:
-                continue
-            start = self._start(clause, mine, orders, base)
-            base[clause] = start
-            turn = self.syntax.clauses[clause].order == "turn"  # "three balls fall one after another"
-            for number, i in enumerate(mine):
-                orders[i] = start + (number if turn else self.happenings[i].step)
-        return [replace(h.event, order=orders[i]) for i, h in enumerate(self.happenings) if i in orders]
-
-    def _drop_postures(self) -> None:
-        """ "A cone stands on the right ... and topples": standing only said where it was."""
-        moving = {h.event.agent for h in self.happenings if not h.posture}
-        self.happenings = [h for h in self.happenings if not (h.posture and h.event.agent in moving)]
-
-    def _sequence(self) -> list[int]:
-        """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
-        sequence = list(range(len(self.syntax.clauses)))
-        for number, clause in reversed(list(enumerate(self.syntax.clauses))):
-            if clause.main is None or clause.subordinate not in ("after", "before"):
-                continue
-            sequence.remove(number)
-            at = sequence.index(clause.main)
-            sequence.insert(at if clause.subordinate == "after" else at + 1, number)
-        return sequence
-
-    def _start(self, number: int, mine: list[int], orders: dict[int, int], base: dict[int, int]) -> int:
-        clause = self.syntax.clauses[number]
-        if not self.compose:
-            return 0
-        for other, sub in enumerate(self.syntax.clauses):
-            if sub.main == number and other in base:
-                if sub.subordinate == "after":
-                    return 1 + max(orders[i] for i in orders if self.happenings[i].clause == other)
-                if sub.subordinate == "while":
-                    return base[other]
-        if clause.main is not None and clause.main in base:
-            if clause.subordinate == "while":
-                return base[clause.main]
-            if clause.subordinate == "before":
-                return 1 + max(orders[i] for i in orders if self.happenings[i].clause == clause.main)
-        if clause.order == "then" and orders:
-            return 1 + max(orders.values())
-        if clause.order == "same" and base:
-            return base[max(base)]
-        agents = {self.happenings[i].event.agent for i in mine}
-        if any(self.happenings[i].event.action == "collide" for i in mine if self.happenings[i].step == 0):
-            agents |= {self.happenings[i].event.patient or "" for i in mine}
-        if all(self.happenings[i].event.action == "stay" for i in mine) and clause.verb != "stop":
-            return 0
-        before = [
-            orders[i]
-            for i in orders
-            if self.happenings[i].event.action != "stay"
-            and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
-        ]
-        return 1 + max(before, default=-1)
 
     def _contradictions(self, events: list[Event]) -> tuple[str, ...]:
         moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}

@@ -1,35 +1,13 @@
 """English chunks into clauses: subjects, objects, attachments, relative clauses, order. The second half of level 2."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from kling.prompt.chunks_en import Chunk, Chunker
+from kling.prompt.chunks_en import Chunker
+from kling.prompt.draft_en import Draft, frozen
 from kling.prompt.lexical import Lexical
 from kling.prompt.lookahead_en import finite_ahead, list_ahead, verb_ahead
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
-
-
-@dataclass
-class _Draft:
-    """A clause being read."""
-
-    subjects: list[int] = field(default_factory=list)
-    verb: Chunk | None = None
-    objects: list[int] = field(default_factory=list)
-    links: list[tuple[str, list[int]]] = field(default_factory=list)
-    direction: str | None = None
-    speed: str | None = None
-    attributes: list[Attribute] = field(default_factory=list)
-    negated: bool = False
-    order: str = ""
-    subordinate: str = ""
-    initial: bool = False  # the subordinate clause stands before its main clause
-    relative: bool = False
-    antecedent: int | None = None  # of a relative clause whose subject or object is missing
-    words: list[str] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        return not (self.subjects or self.verb or self.links or self.attributes)
+from kling.prompt.verbs_en import Chunk
 
 
 class Assembler:
@@ -39,8 +17,8 @@ class Assembler:
         self.chunks = chunks
         self.phrases: dict[int, Phrase] = {c.phrase.id: c.phrase for c in chunks if c.phrase is not None}
         self.clauses: list[Clause] = []
-        self.drafts: list[_Draft] = []  # outer clauses that a relative clause interrupts
-        self.draft = _Draft()
+        self.drafts: list[Draft] = []  # outer clauses that a relative clause interrupts
+        self.draft = Draft()
         self.scene: list[Attribute] = []
         self.preposition: str | None = None
         self.last: int | None = None  # the phrase that something may attach to
@@ -71,7 +49,7 @@ class Assembler:
     def _close(self) -> None:
         """Freeze the open clause."""
         draft, self.preposition, self.slot, self.joined = self.draft, None, None, ""
-        self.draft = _Draft()
+        self.draft = Draft()
         if draft.empty:
             if draft.order or draft.subordinate:
                 self.draft.order, self.draft.subordinate, self.draft.initial = (
@@ -80,7 +58,7 @@ class Assembler:
                     draft.initial,
                 )
             return
-        clause = self._frozen(draft)
+        clause = frozen(draft, self.phrases)
         index = len(self.clauses)
         if draft.subordinate and not draft.relative:
             if draft.initial or not self.clauses:
@@ -99,35 +77,6 @@ class Assembler:
             if not self.clauses[i].relative and self.clauses[i].kind != "none":
                 return i
         return index - 1 if index else None
-
-    def _frozen(self, draft: _Draft) -> Clause:
-        verb = draft.verb
-        camera = any(self.phrases[i].kind == "camera" for i in draft.subjects)
-        kind, name = "none", ""
-        if verb is not None:
-            kind, name = "event", verb.value
-            if verb.move and (camera or not verb.value or not draft.subjects):
-                kind, name = "camera", verb.move
-            elif verb.value in ("be", "make"):
-                kind = verb.value
-        if camera and kind != "camera":
-            kind, name = "camera", name
-        return Clause(
-            kind=kind,
-            verb=name,
-            subjects=tuple(i for i in draft.subjects if self.phrases[i].kind != "camera"),
-            objects=tuple(draft.objects),
-            links=tuple(Link(relation=r, phrases=tuple(p)) for r, p in draft.links if p),
-            direction=draft.direction,
-            speed=draft.speed or (verb.speed if verb else None),
-            attributes=tuple(draft.attributes),
-            negated=draft.negated or bool(verb and verb.negated),
-            passive=bool(verb and verb.passive),
-            order=draft.order,
-            subordinate=draft.subordinate,
-            relative=draft.relative,
-            text=" ".join(draft.words),
-        )
 
     def _close_relative(self) -> None:
         """End a relative clause and go back to the clause it interrupted."""
@@ -148,7 +97,7 @@ class Assembler:
             return
         self._unwind()
         if chunk.kind == "stop":
-            self.draft = _Draft()
+            self.draft = Draft()
         self.last = None
         if self._kind(position + 1) not in ("np", "adjective"):
             self.loose.clear()
@@ -287,7 +236,7 @@ class Assembler:
         self.draft.subjects.append(phrase.id)
         self.slot = self.draft.subjects
 
-    def _between(self, draft: _Draft) -> bool:
+    def _between(self, draft: Draft) -> bool:
         return bool(draft.links) and draft.links[-1][0] == "between" and len(draft.links[-1][1]) < 2
 
     def _divides(self, phrase: Phrase, whole: Phrase) -> bool:
@@ -379,7 +328,7 @@ class Assembler:
         if subject is None:
             subject = outer.subjects[0]
         self.drafts.append(outer)
-        self.draft = _Draft(relative=True, subjects=[subject] if not keep else list(outer.subjects))
+        self.draft = Draft(relative=True, subjects=[subject] if not keep else list(outer.subjects))
         if chunk.form in ("en", "ed", "base") and not chunk.passive:
             chunk.passive = True
         self._take_verb(chunk)
@@ -390,7 +339,7 @@ class Assembler:
             return
         antecedent = self.last
         self.drafts.append(self.draft)
-        self.draft = _Draft(relative=True, antecedent=antecedent)
+        self.draft = Draft(relative=True, antecedent=antecedent)
         self.slot, self.preposition, self.joined = None, None, ""
 
     def _subordinator(self, chunk: Chunk, position: int) -> None:
@@ -399,7 +348,7 @@ class Assembler:
         )
         speed = self.loose_speed
         self._unwind()
-        self.draft = _Draft(subordinate=chunk.value, initial=initial)
+        self.draft = Draft(subordinate=chunk.value, initial=initial)
         self.loose_speed = speed if initial else None
 
     def _order(self, chunk: Chunk, position: int) -> None:

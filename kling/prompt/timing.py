@@ -1,0 +1,87 @@
+"""When things happen: what words of order say, else after what the same thing did before. Part of level 3."""
+
+from dataclasses import dataclass, replace
+
+from kling.prompt.graph import Event
+from kling.prompt.syntactic import Syntax
+
+
+@dataclass
+class Happening:
+    """An event while its time is open. ``step``: position within its own clause (0 roll, 1 hit)."""
+
+    event: Event
+    clause: int
+    step: int = 0
+    posture: bool = False  # "stands": stays only if nothing else happens to it
+
+
+class Timeline:
+    """Puts the events of all clauses in time."""
+
+    def __init__(self, syntax: Syntax, happenings: list[Happening], *, compose: bool = True):
+        self.syntax, self.happenings, self.compose = syntax, happenings, compose
+
+    def events(self) -> list[Event]:
+        """Give each event its order: said by words, else after what its own agent did before."""
+        self._drop_postures()
+        orders: dict[int, int] = {}
+        base: dict[int, int] = {}
+        for clause in self._sequence():
+            mine = [i for i, h in enumerate(self.happenings) if h.clause == clause]
+            if not mine:
+                continue
+            start = self._start(clause, mine, orders, base)
+            base[clause] = start
+            turn = self.syntax.clauses[clause].order == "turn"  # "three balls fall one after another"
+            for number, i in enumerate(mine):
+                orders[i] = start + (number if turn else self.happenings[i].step)
+        return [replace(h.event, order=orders[i]) for i, h in enumerate(self.happenings) if i in orders]
+
+    def _drop_postures(self) -> None:
+        """ "A cone stands on the right ... and topples": standing only said where it was."""
+        moving = {h.event.agent for h in self.happenings if not h.posture}
+        self.happenings = [h for h in self.happenings if not (h.posture and h.event.agent in moving)]
+
+    def _sequence(self) -> list[int]:
+        """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
+        sequence = list(range(len(self.syntax.clauses)))
+        for number, clause in reversed(list(enumerate(self.syntax.clauses))):
+            if clause.main is None or clause.subordinate not in ("after", "before"):
+                continue
+            sequence.remove(number)
+            at = sequence.index(clause.main)
+            sequence.insert(at if clause.subordinate == "after" else at + 1, number)
+        return sequence
+
+    def _start(self, number: int, mine: list[int], orders: dict[int, int], base: dict[int, int]) -> int:
+        clause = self.syntax.clauses[number]
+        if not self.compose:
+            return 0
+        for other, sub in enumerate(self.syntax.clauses):
+            if sub.main == number and other in base:
+                if sub.subordinate == "after":
+                    return 1 + max(orders[i] for i in orders if self.happenings[i].clause == other)
+                if sub.subordinate == "while":
+                    return base[other]
+        if clause.main is not None and clause.main in base:
+            if clause.subordinate == "while":
+                return base[clause.main]
+            if clause.subordinate == "before":
+                return 1 + max(orders[i] for i in orders if self.happenings[i].clause == clause.main)
+        if clause.order == "then" and orders:
+            return 1 + max(orders.values())
+        if clause.order == "same" and base:
+            return base[max(base)]
+        agents = {self.happenings[i].event.agent for i in mine}
+        if any(self.happenings[i].event.action == "collide" for i in mine if self.happenings[i].step == 0):
+            agents |= {self.happenings[i].event.patient or "" for i in mine}
+        if all(self.happenings[i].event.action == "stay" for i in mine) and clause.verb != "stop":
+            return 0
+        before = [
+            orders[i]
+            for i in orders
+            if self.happenings[i].event.action != "stay"
+            and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
+        ]
+        return 1 + max(before, default=-1)
