@@ -6,6 +6,7 @@ from kling.prompt.lexical import Token, as_count, says_something
 from kling.prompt.syntactic import Attribute, Phrase
 from kling.prompt.verbs_en import ATTRIBUTES, Chunk, VerbReader
 
+_SIDES = {"to its left": "left_of", "on its left": "left_of", "to its right": "right_of", "on its right": "right_of"}
 SCENE = ("setting", "lighting", "gravity", "style", "world")
 
 
@@ -77,6 +78,8 @@ class Chunker(VerbReader):
             return None  # "a wood ball"
         if token.has("material") and not (self._last() in ("path", "relation") or position > start):
             return None  # "made of wood", "wood cube"; but "on wood" is a floor
+        if token.has("material") and any(t.lemma.startswith("made") for t in self.tokens[start:position]):
+            return None
         if token.has("material") and self.chunks and self.chunks[-1].text in ("of", "from", "out of", "made of"):
             return None
         following = self._at(position + 1)
@@ -106,6 +109,8 @@ class Chunker(VerbReader):
             return None
         if kind == "neither" and following and following.has(*ATTRIBUTES):
             return self._neither(position + 1)
+        if kind == "it" and token.lemma in _SIDES and self._last() != "verb":  # "to its left"
+            self._add("relation", _SIDES[token.lemma], text=token.text)
         if kind == "one" or (kind in ("both", "other", "neither") and following and self._continues_noun(position + 1)):
             return None
         if kind == "somebody":
@@ -134,7 +139,7 @@ class Chunker(VerbReader):
     def _continues_noun(self, position: int, *, one: bool = False) -> bool:
         """A noun, or words that can only stand before one; ``one``: "one" counts as a noun."""
         token = self._at(position)
-        if token is None or token.form == "punct":
+        if token is None or token.form == "punct" or token.text == "of":
             return False
         if one and token.lemma == "one":
             return True
@@ -190,7 +195,7 @@ class Chunker(VerbReader):
             return position
         if noun.count and position > start and not noun.determiner:
             following = self._at(position)
-            if following is None or not following.has("filler"):
+            if following is None or not following.has("filler") or following.text == "of":
                 self._phrase(kind="elliptic", count=noun.count, text=words)
                 return position
         return None
@@ -213,6 +218,9 @@ class Chunker(VerbReader):
     def _article(self, noun: _Noun, token: Token, position: int) -> int | None:
         opens = not (noun.attributes or noun.count)
         determiner, number, vague = token.value("determiner"), token.value("number"), token.value("vague")
+        if token.lemma == "both" and opens and self._continues_noun(position + 1):
+            noun.determiner, noun.count, noun.plural = "the", 2, True
+            return position + 1
         if determiner and opens and not (token.text == "that" and self._relative_that(position)):
             noun.determiner = determiner if noun.determiner != "all" else "all"
             return position + 1
@@ -310,6 +318,10 @@ class Chunker(VerbReader):
         if not self._continues_noun(position + 1) and not self._elliptic_one(position + 1):
             return None
         opened = bool(noun.determiner or noun.count or noun.attributes)
+        if token.text == "of" and not noun.skipped:  # "the small one of two balls"; but "a stack of two balls"
+            before = self.chunks[-1].phrase if self.chunks and not opened else None
+            if noun.attributes or noun.count or (before is not None and before.kind == "elliptic"):
+                return None
         if token.has("speed") and (opened or token.lemma in ("fast", "slow", "quick")):
             noun.speed = token.value("speed")
         elif token.has("verb") and token.form == "ing" and opened:

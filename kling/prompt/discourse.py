@@ -56,6 +56,8 @@ class Discourse:
         avoid = (*avoid, *(name for other in phrase.beside for name in self.seen.get(other, ())))
         if phrase.kind in ("camera", "somebody"):
             found: list[str] = []
+        elif phrase.among is not None:
+            found = self._chosen(phrase)
         elif phrase.kind == "pronoun":
             found = self._pronoun(phrase, avoid, prefer)
         else:
@@ -116,6 +118,18 @@ class Discourse:
         ):  # "seven objects": the list that follows says which
             return self.last_group[:1] if phrase.count == 1 and self.anaphora else []
         return self._introduce(phrase, shape, attributes)
+
+    def _chosen(self, phrase: Phrase) -> list[str]:
+        """ "one of them", "the small one of two balls": members of the group, those not spoken of yet first."""
+        attributes = self._attributes(phrase)
+        group = self.resolve(phrase.among if phrase.among is not None else -1)
+        taken = {name for number, names in self.seen.items() if number != phrase.among for name in names}
+        fitting = [name for name in group if self.things[name].fits("", attributes)]
+        fitting.sort(key=lambda name: (not self.things[name].shows(attributes), name in taken))
+        chosen = fitting if phrase.determiner == "all" else fitting[: phrase.count or 1]
+        for name in chosen:
+            self.things[name].attributes.update(attributes)
+        return chosen
 
     def _attributes(self, phrase: Phrase) -> dict[str, str]:
         attributes: dict[str, str] = {}

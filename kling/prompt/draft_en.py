@@ -1,7 +1,8 @@
 """An English clause while it is being read, and what it becomes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kling.prompt.groups_en import grouped
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 from kling.prompt.verbs_en import Chunk
 
@@ -23,11 +24,12 @@ class Draft:
     initial: bool = False  # the subordinate clause stands before its main clause
     relative: bool = False
     antecedent: int | None = None  # of a relative clause whose subject or object is missing
+    resumed: bool = False  # only carries the subject on after ", which topples": says nothing by itself
     words: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
-        return not (self.subjects or self.verb or self.links or self.attributes)
+        return (self.resumed and not self.verb) or not (self.subjects or self.verb or self.links or self.attributes)
 
 
 def frozen(draft: Draft, phrases: dict[int, Phrase]) -> Clause:
@@ -37,7 +39,8 @@ def frozen(draft: Draft, phrases: dict[int, Phrase]) -> Clause:
     kind, name = "none", ""
     if verb is not None:
         kind, name = "event", verb.value
-        if verb.move and (camera or not verb.value or not draft.subjects):
+        participle = draft.subordinate and verb.form == "ing" and verb.value  # "while spinning, the cone ..."
+        if verb.move and (camera or not verb.value or not (draft.subjects or participle)):
             kind, name = "camera", verb.move
         elif verb.value in ("be", "make"):
             kind = verb.value
@@ -59,3 +62,94 @@ def frozen(draft: Draft, phrases: dict[int, Phrase]) -> Clause:
         relative=draft.relative,
         text=" ".join(draft.words),
     )
+
+
+class Drafts:
+    """Clauses open and closed: ``clauses`` holds what is closed, ``draft`` what is open."""
+
+    def __init__(self, chunks: list[Chunk]):
+        self.chunks, hidden = grouped(chunks)
+        phrases = (*hidden, *(c.phrase for c in self.chunks if c.phrase is not None))
+        self.phrases: dict[int, Phrase] = {phrase.id: phrase for phrase in phrases}
+        self.clauses: list[Clause] = []
+        self.drafts: list[Draft] = []  # outer clauses that a relative clause interrupts
+        self.draft = Draft()
+        self.scene: list[Attribute] = []
+        self.preposition: str | None = None
+        self.last: int | None = None  # the phrase that something may attach to
+        self.slot: list[int] | None = None  # where "and a cone" would go
+        self.joined = ""  # "and" or "," since the last phrase
+        self.loose: list[Attribute] = []  # "Big. Red. Ball."
+        self.loose_speed: str | None = None
+        self.next_order = ""
+        self.waiting: list[int] = []  # subordinate clauses that wait for their main clause
+        self.lost: list[str] = []
+
+    def _kind(self, position: int) -> str:
+        return self.chunks[position].kind if 0 <= position < len(self.chunks) else "stop"
+
+    # --- closing -----------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Freeze the open clause."""
+        draft, self.preposition, self.slot, self.joined = self.draft, None, None, ""
+        self.draft = Draft()
+        if draft.empty:
+            if draft.order or draft.subordinate:
+                self.draft.order, self.draft.subordinate, self.draft.initial = (
+                    draft.order,
+                    draft.subordinate,
+                    draft.initial,
+                )
+            return
+        clause = frozen(draft, self.phrases)
+        index = len(self.clauses)
+        if draft.subordinate and not draft.relative:
+            if draft.initial or not self.clauses:
+                self.waiting.append(index)
+            else:
+                clause = replace(clause, main=self._main_before(index))
+        elif self.waiting and not draft.relative and clause.kind not in ("none",):
+            for waiting in self.waiting:  # "after bouncing, the ball rolls": whoever rolls has bounced
+                subjects = self.clauses[waiting].subjects or clause.subjects
+                self.clauses[waiting] = replace(self.clauses[waiting], main=index, subjects=subjects)
+            self.waiting.clear()
+        self.clauses.append(clause)
+        self.loose_speed = None
+
+    def _main_before(self, index: int) -> int | None:
+        for i in range(index - 1, -1, -1):
+            if not self.clauses[i].relative and self.clauses[i].kind != "none":
+                return i
+        return index - 1 if index else None
+
+    def _close_relative(self) -> None:
+        """End a relative clause and go back to the clause it interrupted."""
+        if not self._describes():
+            self._close()
+        else:
+            self.preposition, self.slot, self.joined = None, None, ""
+        if self.drafts:
+            self.draft = self.drafts.pop()
+
+    def _describes(self) -> bool:
+        """ "the ball that is red" is a red ball: the clause only adds to its phrase."""
+        draft = self.draft
+        phrase = self.phrases.get(draft.subjects[0]) if len(draft.subjects) == 1 else None
+        if phrase is None or phrase.among is not None or not draft.attributes or draft.objects or draft.links:
+            return False
+        if (
+            draft.verb is None
+            or draft.verb.value != "be"
+            or draft.verb.negated
+            or draft.negated
+            or phrase.kind == "pronoun"
+        ):
+            return False
+        self.phrases[phrase.id] = replace(phrase, attributes=(*phrase.attributes, *draft.attributes))
+        return True
+
+    def _unwind(self) -> None:
+        while self.drafts:
+            self._close_relative()
+        self._close()

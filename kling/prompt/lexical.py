@@ -208,6 +208,8 @@ def _split(text: str) -> list[Token]:
     words = []
     for match in _WORD.finditer(text):
         raw = _CLAUSE_ENDS.get(match[0], match[0])
+        if raw == "-" and text[match.start() - 1 : match.start()] == " " == text[match.end() : match.end() + 1]:
+            raw = ","  # a dash, not a hyphen
         if raw == "-":
             continue
         form = "punct" if raw in ".,:" else "base"

@@ -80,7 +80,7 @@ WORDS: dict[str, dict[str, str]] = {
         "all": "all|all of|every|each",
     },
     "pronoun": {
-        "it": "it|itself",
+        "it": "it|itself|to its left|on its left|to its right|on its right",
         "they": "they|them|themselves",
         "both": "both|both of|both of them|the two|the two of them",
         "each other": "each other|one another|together",
@@ -92,7 +92,7 @@ WORDS: dict[str, dict[str, str]] = {
         "neither": "neither",
     },
     "verb": {
-        "fall": "fall|drop|plummet|plunge|descend|land|fall down|drop down|come down|fall freely|free fall",
+        "fall": "fall|drop|plummet|plunge|descend|fall down|drop down|come down|fall freely|free fall",
         "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob",
         "roll": "roll|trundle|roll along",
         "slide": "slide|glide|skid|slip|slide to a stop|skate|slide to a halt|slither",
@@ -102,9 +102,11 @@ WORDS: dict[str, dict[str, str]] = {
         "swing": "swing|sway|oscillate|dangle|swing back and forth|swing to and fro|swing like a pendulum"
         "|swing from side to side|sway back and forth",
         "topple": "topple|topple over|tip over|fall over|keel over|tumble over|overturn|tip|collapse|flip over"
-        "|fall on its side|lose its balance|lose balance|go over",
-        "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|knock|run into|smack|nudge|tap|impact|bash"
-        "|meet|knock into|make contact",
+        "|fall on its side|fall onto its side|fall to its side|fall to the side|lose its balance|lose balance|go over",
+        "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|run into|smack|nudge|tap|impact|bash"
+        "|meet|knock into|make contact|touch|brush against|crash land",
+        "knock": "knock|bat|knock away|knock aside",
+        "land": "land|touch down|come down on",
         "knock over": "knock over|knock down|bowl over|push over|knock off balance|send over",
         "stay": "stay still|remain still|stay|remain|keep still|stand still|sit still|lie still|hold still"
         "|do not move|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless"
@@ -223,7 +225,7 @@ WORDS: dict[str, dict[str, str]] = {
         "dolly right": "dolly right|truck right|track right|dolly to the right|truck to the right"
         "|tracking shot right|track to the right|tracking shot to the right|truck rightward",
         "dolly": "dolly|truck|dolly shot|tracking shot|travelling shot|traveling shot",
-        "pan": "pan|panning shot|turn|pan shot|swivel",
+        "pan": "pan|panning shot|turn|pan shot|swivel|whip",
         "tilt": "tilt|tilt shot|look",
         "tilt up": "look up|tilt up",
         "tilt down": "look down|tilt down",
@@ -308,7 +310,9 @@ WORDS: dict[str, dict[str, str]] = {
         "|from a string|on a string|from a chain|on a chain|rope|string|from the ceiling|each|where|color|colour"
         "|colored|coloured|size|sized|so|which|its axis|around its axis|around its own axis|on its axis|hey|hello|hi"
         "|ok|okay|sort|kind of|place|motion|movement|lighting|light|gravity|to a stop|made|made of|made from"
-        "|made out of|own|way|such|side|start|same|to the ground|to the floor|on the ground|on the floor"
+        "|made out of"
+        "|from the front|from the side|from behind|from below|own"
+        "|way|such|side|start|same|to the ground|to the floor|on the ground|on the floor"
         "|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
         "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone"
         "|from a height of|gets|else|case|mid air|in mid air",

@@ -24,7 +24,9 @@ class Knowledge(Protocol):
 
 
 MOTIONS = ("fall", "bounce", "roll", "slide", "throw", "spin", "swing", "topple", "stay")
+_MEETS = ("collide", "knock", "knock over")
 _TRAVELS = ("roll", "slide", "throw", "move", "dash", "send", "push")
+_FALLS = ("fall", "topple")
 _GOALS = ("behind", "below", "above", "in_front_of", "between")  # of what travels: where to, not where it is
 _SIDEWAYS = {"left": "left", "right": "right", "toward": "toward", "away": "away", "up": "up", "down": "down"}
 
@@ -109,10 +111,9 @@ class Composer:
             self.people.last_group = subjects
         avoid = tuple(subjects)
         objects = self._all(clause.objects, avoid=avoid if clause.kind == "event" else ())
+        hints = {"avoid": avoid} if avoid else {"avoid": tuple(objects), "prefer": tuple(self.subject)}
         links = [
-            (link.relation, self._all(link.phrases, avoid=avoid))
-            for link in clause.links
-            if link.relation not in ("not",)
+            (link.relation, self._all(link.phrases, **hints)) for link in clause.links if link.relation not in ("not",)
         ]
         self._premodified(clause.objects + tuple(n for link in clause.links for n in link.phrases))
         if clause.kind == "event":
@@ -200,6 +201,8 @@ class Composer:
                 clause: Clause | None = None) -> None:  # fmt: skip
         direction = self._direction(action, clause) if clause and step == self._main_step(clause) else None
         speed = clause.speed if clause and step == self._main_step(clause) else None
+        if clause and clause.verb == "dash" and action != "collide":
+            speed = speed or "fast"
         if action not in ("stay",):
             speed = speed or (self.people.things[agent].speed if step == 0 else None)
         event = Event(action=action, agent=agent, patient=patient, direction=direction, speed=speed)
@@ -233,11 +236,13 @@ class Composer:
             return
         agents = [name for relation, names in links if relation == "agent" for name in names]
         theme = subjects
-        if objects and not clause.passive and verb not in ("collide", "knock over", "posture", "stay", "stop"):
+        if objects and not clause.passive and verb not in (*_MEETS, "land", "posture", "stay", "stop"):
             agents, theme = subjects, objects
-        if verb in ("collide", "knock over"):
+        if verb in _MEETS:
             self._meet(clause, subjects, objects, links, agents)
             theme = subjects
+        elif verb == "land":
+            self._land(clause, subjects, objects, links)
         elif verb == "posture" or verb in ("stay", "stop"):
             for name in theme:
                 self._happen("stay", name, posture=verb == "posture", clause=clause)
@@ -263,10 +268,24 @@ class Composer:
             for other in hit:
                 if one != other:
                     self._happen("collide", one, patient=other, clause=clause)
-        if clause.verb == "knock over":
-            for other in hit:
+        for other in hit:
+            way = self._action("move", other) if clause.verb == "knock" and clause.direction in _SIDEWAYS else None
+            if way:  # "is knocked to the right"
+                self._happen_at(way, other, clause, 1 if hitting else 0)
+            elif clause.verb == "knock over":
                 self._happen("topple", other, step=1 if hitting else 0)
         self.affected = [h for h in hit if h not in hitting]
+
+    def _land(self, clause: Clause, subjects: list[str], objects: list[str], links) -> None:
+        """The end of a fall already told ("falls and lands on a cube"), else a fall of its own."""
+        targets = [n for relation, names in links if relation in ("into", "on", "at") for n in names]
+        for name in subjects:
+            told = any(h.event.agent == name and h.event.action in _FALLS for h in self.happenings)
+            if not told:
+                self._happen("fall", name, clause=clause)
+            for target in (*objects, *targets):
+                if target != name:
+                    self._happen("collide", name, patient=target, step=0 if told else 1)
 
     def _motion(self, clause: Clause, theme: list[str], links: list[tuple[str, list[str]]], agents: list[str]) -> None:
         step = 0
@@ -316,13 +335,15 @@ class Composer:
     def _locate(self, clause: Clause, theme: list[str], links: list[tuple[str, list[str]]]) -> None:
         """Where it happens: relations of the first frame; goals and paths of a motion are none."""
         for relation, targets in links:
-            if clause.verb in ("stop", "collide", "knock over") and relation != "side by side":
+            if clause.verb in ("stop", *_MEETS) and relation != "side by side":
                 continue
             if relation in ("toward", "path past") or (clause.verb in _TRAVELS and relation in _GOALS):
                 way = relation.removeprefix("path ").replace("_", " ")
                 self.lost += [f"{way} {self.people.things[name].node().phrase}" for name in targets]
                 continue
-            if (relation == "off" and clause.verb == "bounce") or (relation == "on" and clause.verb == "fall"):
+            if (relation == "off" and clause.verb == "bounce") or (
+                relation == "on" and clause.verb in ("fall", "land")
+            ):
                 continue
             self._relate(relation, theme, targets)
 
@@ -343,7 +364,8 @@ class Composer:
         """Objects of phrases that no clause uses still exist."""
         used = {n for c in self.syntax.clauses for link in c.links if link.relation == "not" for n in link.phrases}
         for phrase in self.syntax.phrases:
-            if phrase.id not in used and phrase.id not in self.people.seen and phrase.kind == "object":
+            said = phrase.kind == "object" or phrase.among is not None
+            if said and phrase.id not in used and phrase.id not in self.people.seen:
                 self.people.resolve(phrase.id)
                 self._premodified((phrase.id,))
 

@@ -31,6 +31,7 @@ class Phrase:
     speed: str | None = None  # "a fast ball": said of what it does
     actions: tuple[str, ...] = ()  # "a spinning ball"
     place: str | None = None  # left, right, front, back of the picture
+    among: int | None = None  # "one of them": the phrase it is chosen from
     parts: tuple[int, ...] = ()  # "two balls, one red and one blue": ids of the phrases that divide it
     known: bool = True  # False: the noun is in no lexicon
     text: str = ""

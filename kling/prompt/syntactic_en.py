@@ -3,32 +3,17 @@
 from dataclasses import replace
 
 from kling.prompt.chunks_en import Chunker
-from kling.prompt.draft_en import Draft, frozen
+from kling.prompt.draft_en import Draft, Drafts
 from kling.prompt.lexical import Lexical
 from kling.prompt.lookahead_en import finite_ahead, list_ahead, verb_ahead
-from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
+from kling.prompt.syntactic import Clause, Link, Phrase, Syntax
 from kling.prompt.verbs_en import Chunk
 
+FRONTED = ("behind", "in_front_of", "above", "below", "near", "left_of", "right_of")
 
-class Assembler:
-    """Reads chunks left to right; ``clauses`` holds what is closed, ``draft`` what is open."""
 
-    def __init__(self, chunks: list[Chunk]):
-        self.chunks = chunks
-        self.phrases: dict[int, Phrase] = {c.phrase.id: c.phrase for c in chunks if c.phrase is not None}
-        self.clauses: list[Clause] = []
-        self.drafts: list[Draft] = []  # outer clauses that a relative clause interrupts
-        self.draft = Draft()
-        self.scene: list[Attribute] = []
-        self.preposition: str | None = None
-        self.last: int | None = None  # the phrase that something may attach to
-        self.slot: list[int] | None = None  # where "and a cone" would go
-        self.joined = ""  # "and" or "," since the last phrase
-        self.loose: list[Attribute] = []  # "Big. Red. Ball."
-        self.loose_speed: str | None = None
-        self.next_order = ""
-        self.waiting: list[int] = []  # subordinate clauses that wait for their main clause
-        self.lost: list[str] = []
+class Assembler(Drafts):
+    """Reads chunks left to right, one method a kind of chunk."""
 
     def read(self) -> Syntax:
         for position, chunk in enumerate(self.chunks):
@@ -40,54 +25,6 @@ class Assembler:
             scene=tuple(self.scene),
             not_understood=tuple(self.lost),
         )
-
-    def _kind(self, position: int) -> str:
-        return self.chunks[position].kind if 0 <= position < len(self.chunks) else "stop"
-
-    # --- closing -----------------------------------------------------------------------------------------------
-
-    def _close(self) -> None:
-        """Freeze the open clause."""
-        draft, self.preposition, self.slot, self.joined = self.draft, None, None, ""
-        self.draft = Draft()
-        if draft.empty:
-            if draft.order or draft.subordinate:
-                self.draft.order, self.draft.subordinate, self.draft.initial = (
-                    draft.order,
-                    draft.subordinate,
-                    draft.initial,
-                )
-            return
-        clause = frozen(draft, self.phrases)
-        index = len(self.clauses)
-        if draft.subordinate and not draft.relative:
-            if draft.initial or not self.clauses:
-                self.waiting.append(index)
-            else:
-                clause = replace(clause, main=self._main_before(index))
-        elif self.waiting and not draft.relative and clause.kind not in ("none",):
-            for waiting in self.waiting:
-                self.clauses[waiting] = replace(self.clauses[waiting], main=index)
-            self.waiting.clear()
-        self.clauses.append(clause)
-        self.loose_speed = None
-
-    def _main_before(self, index: int) -> int | None:
-        for i in range(index - 1, -1, -1):
-            if not self.clauses[i].relative and self.clauses[i].kind != "none":
-                return i
-        return index - 1 if index else None
-
-    def _close_relative(self) -> None:
-        """End a relative clause and go back to the clause it interrupted."""
-        self._close()
-        if self.drafts:
-            self.draft = self.drafts.pop()
-
-    def _unwind(self) -> None:
-        while self.drafts:
-            self._close_relative()
-        self._close()
 
     # --- one method a kind of chunk ----------------------------------------------------------------------------
 
@@ -132,6 +69,9 @@ class Assembler:
         if following is not None and following.kind == "verb" and following.move and not following.value:
             self._unwind()
             self.joined = ""
+        ahead = [self._kind(position + i) for i in (1, 2, 3)]
+        if ahead == ["relation", "np", "verb"] and self.draft.verb is not None:  # "..., and on it there is a ball"
+            self._unwind()
 
     def _scene(self, chunk: Chunk, position: int) -> None:
         self.scene.extend(chunk.attributes)
@@ -149,6 +89,8 @@ class Assembler:
             return
         if self._inherits_head(phrase, position):
             phrase = self.phrases[phrase.id]
+        if self._gapped(phrase, joined, position):
+            return
         self.draft.words.append(phrase.text)
         if self.preposition is not None:
             self._attach(phrase.id)
@@ -173,6 +115,26 @@ class Assembler:
         if not self.draft.empty:
             self._unwind()
         self.draft.subjects.append(phrase.id)
+
+    def _gapped(self, phrase: Phrase, joined: str, position: int) -> bool:
+        """ "the red ball rolls fast and the blue one slowly", "a cube falls, followed by a ball": without its verb."""
+        verb, draft = self.draft.verb, self.draft
+        if verb is None or not verb.value or verb.value in ("be", "make") or not draft.subjects:
+            return False
+        next_kind = self._kind(position + 1)
+        contrast = {"speed": draft.speed or verb.speed, "direction": draft.direction}.get(next_kind)
+        contrast = contrast and joined and not draft.objects and not verb_ahead(self.chunks, position + 1)
+        follows = self._kind(position - 1) == "order" and self.chunks[position - 1].text == "followed by"
+        if not (contrast or follows):
+            return False
+        direction, order = draft.direction, "then" if follows else ""
+        self._unwind()
+        self.next_order = ""
+        self.draft = Draft(subjects=[phrase.id], order=order)
+        self._take_verb(replace(verb, speed=None))
+        self.draft.direction = direction if next_kind == "speed" else None
+        self.last = phrase.id
+        return True
 
     def _inherits_head(self, phrase: Phrase, position: int) -> bool:
         """ "a red and a blue ball": the noun comes later. "two balls, one red": it came before (parts)."""
@@ -216,7 +178,8 @@ class Assembler:
             return
         own_verb = verb_ahead(self.chunks, position + 1)
         if draft.verb is None:
-            if joined == "," and draft.links and not draft.subjects:
+            if joined == "," and not draft.subjects and (draft.links or draft.direction):
+                self._fronted(phrase.id)
                 draft.subjects.append(phrase.id)
                 self.slot = draft.subjects
                 return
@@ -235,6 +198,15 @@ class Assembler:
         self.draft.order, self.next_order = order or self.draft.order, ""
         self.draft.subjects.append(phrase.id)
         self.slot = self.draft.subjects
+
+    def _fronted(self, subject: int) -> None:
+        """ "behind the cone, a cube slides": says where its subject starts, whatever it does then."""
+        draft = self.draft
+        for relation, phrases in draft.links:
+            if relation in FRONTED:
+                link = Link(relation=relation, phrases=tuple(phrases))
+                self.clauses.append(Clause(kind="be", subjects=(subject,), links=(link,), relative=True))
+        draft.links = [link for link in draft.links if link[0] not in FRONTED]
 
     def _between(self, draft: Draft) -> bool:
         return bool(draft.links) and draft.links[-1][0] == "between" and len(draft.links[-1][1]) < 2
@@ -277,6 +249,9 @@ class Assembler:
             self._first_verb(chunk, position)
             return
         previous = self.chunks[position - 1].kind if position else "stop"
+        if draft.verb.value == "send" and draft.objects and not joined and chunk.form == "ing":
+            draft.verb.value = chunk.value  # "sending it sliding": it slides
+            return
         if previous == "np" and not joined and self.last is not None and self._reducible(chunk):
             self._reduced(chunk, self.last, keep=False)
             return
@@ -294,6 +269,8 @@ class Assembler:
 
     def _first_verb(self, chunk: Chunk, position: int) -> None:
         draft = self.draft
+        if chunk.text.startswith("having ") and draft.empty:  # "having hit the cube, the ball stops"
+            draft.subordinate, draft.initial, chunk.form = "after", True, "ing"
         by = any(c.kind == "relation" and c.text == "by" for c in self.chunks[position + 1 : position + 4])
         reduced = (
             draft.subjects and not draft.relative and not chunk.auxiliary and chunk.form in ("ing", "en", "ed", "base")
@@ -338,8 +315,17 @@ class Assembler:
             self._unwind()  # "a video where a ball falls"
             return
         antecedent = self.last
-        self.drafts.append(self.draft)
-        self.draft = Draft(relative=True, antecedent=antecedent)
+        outer = self.draft
+        tells_on = (
+            self._kind(position - 1) == "comma" and outer.verb is not None and outer.verb.value not in ("make", "be")
+        )
+        if tells_on and not outer.relative and not outer.subordinate:  # "hits a cube, which topples": happens after it
+            subjects = list(outer.subjects)
+            self._unwind()
+            outer = Draft(subjects=subjects, resumed=True)
+        self.drafts.append(outer)
+        member = [] if chunk.phrase is None else [chunk.phrase.id]  # "one of which"
+        self.draft = Draft(relative=True, antecedent=None if member else antecedent, subjects=member)
         self.slot, self.preposition, self.joined = None, None, ""
 
     def _subordinator(self, chunk: Chunk, position: int) -> None:
@@ -366,7 +352,7 @@ class Assembler:
     def _direction(self, chunk: Chunk, position: int) -> None:
         draft = self.draft
         if chunk.value in ("over", "back") and draft.verb is not None:
-            if draft.verb.value in ("collide", "push") and chunk.value == "over" and draft.objects:
+            if draft.verb.value in ("collide", "knock", "push") and chunk.value == "over" and draft.objects:
                 draft.verb.value = "knock over"
                 return
             if chunk.value == "over" and draft.verb.value == "fall":

@@ -42,6 +42,11 @@ class VerbReader:
     def _verb(self, position: int) -> int | None:
         """Auxiliaries, negation, adverbs and the verb itself: "does not slowly begin to roll"."""
         group, start = Chunk(kind="verb"), position
+        first, before = self.tokens[position], self._at(position - 1)
+        if first.has("filler") and before is not None and before.lemma in ("the", "a"):
+            return None  # "into the frame"
+        if first.text == "to" and not self._verb_follows(position + 1):
+            return None  # "to the cube", not "to roll"
         be = get = False
         while (token := self._at(position)) is not None:
             verb, move = token.value("verb"), token.value("move")
@@ -92,6 +97,7 @@ class VerbReader:
         group.form = token.form
         participle = token.form in ("ed", "en") or token.lemma.split()[0] in ("hit", "shot", "set", "put")
         group.passive = (be or get) and participle
+        group.speed = group.speed or (token.value("speed") if group.move else None)  # "whips to the right"
 
     def _verb_follows(self, position: int) -> bool:
         token = self._at(position)

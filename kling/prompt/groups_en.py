@@ -1,0 +1,94 @@
+"""Phrases that say which of several: "the smaller of two cubes", "three balls: a red one and two blue ones".
+
+A pass over the chunks before they become clauses. Part of level 2.
+"""
+
+from dataclasses import replace
+
+from kling.prompt.syntactic import Phrase
+from kling.prompt.verbs_en import Chunk
+
+
+def grouped(chunks: list[Chunk]) -> tuple[list[Chunk], list[Phrase]]:
+    """The chunks with members and parts tied to their group, and the phrases that are no chunk of their own now."""
+    hidden: list[Phrase] = []
+    chunks = _members(chunks, hidden)
+    return _parts(chunks, hidden), hidden
+
+
+def _members(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:
+    """ "the red one of two balls", "one of them", "one of which": a phrase with ``among``."""
+    found: list[Chunk] = []
+    position = 0
+    while position < len(chunks):
+        chunk, of, whole = (chunks[i] if i < len(chunks) else None for i in range(position, position + 3))
+        member = chunk.phrase if chunk and chunk.kind == "np" else None
+        if member is None or member.kind != "elliptic" or of is None or of.text != "of" or whole is None:
+            found.append(chunks[position])
+            position += 1
+            continue
+        before = next((c.phrase for c in reversed(found) if c.phrase and c.phrase.kind == "object"), None)
+        pronoun = whole.kind == "relative" or (whole.phrase is not None and whole.phrase.head == "they")
+        group = before if pronoun else whole.phrase
+        if group is None or not (group.plural or (group.count or 0) > 1):
+            found.append(chunks[position])
+            position += 1
+            continue
+        if not pronoun:
+            hidden.append(group)
+        member = replace(
+            member, among=group.id, count=member.count or 1, head="", text=f"{member.text} of {group.text}"
+        )
+        kind = "relative" if whole.kind == "relative" else "np"
+        found.append(Chunk(kind=kind, value="which", phrase=member, text=member.text))
+        position += 3
+    return found
+
+
+def _parts(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:
+    """ "both balls, a red and a green one, bounce": a list that adds up to the group before it divides it."""
+    found = list(chunks)
+    for chunk in chunks:
+        whole = chunk.phrase
+        if chunk.kind != "np" or whole is None or whole.parts or not whole.plural or (whole.count or 0) < 2:
+            continue
+        start = _list_start(found, found.index(chunk))
+        run = _run(found, start, whole) if start is not None else []
+        if not run or sum(p.count or 1 for p in run) != whole.count:
+            continue
+        last = max(i for i, c in enumerate(found) if c.phrase in run)
+        place = found.index(chunk)
+        found[place] = replace(chunk, phrase=replace(whole, parts=tuple(p.id for p in run)))
+        hidden.extend(run)
+        closes = found[last + 1].kind if last + 1 < len(found) else "stop"
+        skip = last + 2 if closes == "comma" and found[start or 0].kind == "comma" else last + 1
+        del found[start:skip]
+    return found
+
+
+def _list_start(chunks: list[Chunk], position: int) -> int | None:
+    """Where the comma or colon stands that opens the list: right after the group, or the sentence's only colon."""
+    if position + 1 < len(chunks) and chunks[position + 1].kind in ("comma", "colon"):
+        return position + 1
+    for i in range(position + 1, len(chunks)):
+        if chunks[i].kind in ("stop", "colon"):
+            return i if chunks[i].kind == "colon" else None
+    return None
+
+
+def _run(chunks: list[Chunk], start: int, whole: Phrase) -> list[Phrase]:
+    """The phrases of the list: indefinite, of the group's kind or of none."""
+    run: list[Phrase] = []
+    for chunk in chunks[start + 1 :]:
+        phrase = chunk.phrase
+        if chunk.kind in ("comma", "conjunction"):
+            continue
+        if chunk.kind != "np" or phrase is None or phrase.among is not None:
+            break
+        kin = phrase.kind == "elliptic" or (phrase.kind == "object" and phrase.head == whole.head)
+        if not kin or phrase.determiner in ("the", "all") or not (phrase.attributes or phrase.place):
+            break
+        if sum(p.count or 1 for p in run) == whole.count:
+            break
+        run.append(phrase)
+    return run
