@@ -148,6 +148,8 @@ class Discourse:
         if phrase.count == 1 and phrase.determiner != "the" and not (phrase.kind == "elliptic" and attributes):
             return []
         options = [n for n in reversed(self.recent) if n not in avoid and self.things[n].fits(shape, attributes)]
+        if phrase.place:  # "the right ball" is not the one on the left
+            options = [n for n in options if self.things[n].place in (None, phrase.place)]
         exact = [n for n in options if self.things[n].shows(attributes)]
         if phrase.plural and phrase.determiner:
             chosen = exact if exact else options

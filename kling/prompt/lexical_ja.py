@@ -109,7 +109,11 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
     if word.form == "punct" or surface in entries or word.lemma in entries:
         return [word]
     for cut in range(len(surface) - 1, 0, -1):
-        if surface[:cut] in entries and surface[cut:] in entries and len(surface) > 2:
+        halves = entries.get(surface[:cut]), entries.get(surface[cut:])
+        if not (halves[0] and halves[1]):
+            continue
+        made = any(s.kind in ("material", "color") for s in halves[0]) and any(s.kind == "noun" for s in halves[1])
+        if made or len(surface) > 2:  # 鉄球, ゴムボール
             middle = word.start + cut
             first = replace(word, text=surface[:cut], lemma=surface[:cut], end=middle)
             return [first, replace(word, text=surface[cut:], lemma=surface[cut:], start=middle)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from kling.prompt.lexical import Token
-from kling.prompt.syntactic import Attribute, Clause, Link
+from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 
 ATTRIBUTES = ("color", "size", "material", "finish")
 SCENE = ("setting", "lighting", "gravity", "style", "world")
@@ -19,7 +19,10 @@ _SIDE = {
     "down": "below",
 }
 PARTICLES = {"から": "off", "と": "with", "で": "at"}
+# 坂を転がる, 草を滑る: where a motion goes along.
+_SLOPES = ("slope", "ramp", "stairs", "ledge", "hill")
 # Dictionary forms of what may follow a verb stem.
+_COMES = ("てくる", "てき", "て来る", "て来", "でくる", "でき")
 HELPERS = frozenset(
     [
         "する",
@@ -111,6 +114,7 @@ class Modifiers:
     count: int | None = None
     ordinal: int | None = None
     vague: bool = False
+    joined: bool = False  # 赤と青の: one of each
     determiner: str = ""
     speed: str | None = None
     words: list[str] = field(default_factory=list)
@@ -123,6 +127,8 @@ class VerbGroup:
     negated: bool = False
     passive: bool = False
     te: bool = False
+    causes: bool = False  # 転がらせる
+    comes: bool = False  # 転がってくる
     subordinate: str = ""
     end: int = 0  # position after the endings
     after: int = 0  # position after ながら, 前に and the like
@@ -133,20 +139,34 @@ def as_relation(token: Token | None) -> str | None:
     if token is None:
         return None
     side = token.value("place") or token.value("direction")
+    if token.has("around"):
+        return "path past"
     return token.value("relation") or _SIDE.get(side or "")
 
 
 def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
     """The endings of the verb at ``position``."""
-    negated = passive = te = False
+    negated = passive = te = causes = False
+    comes = tokens[position].text.endswith(_COMES)
     end = position + 1
     while end < len(tokens) and _helps(tokens, end):
         negated |= tokens[end].lemma in ("ない", "ぬ", "ず", "ん", "無い")
         passive |= tokens[end].lemma in ("れる", "られる")
+        causes |= tokens[end].lemma in ("せる", "させる")
+        comes |= te and tokens[end].lemma in ("くる", "来る")
         te = tokens[end].text in ("て", "で")
         end += 1
     subordinate, after = _subordinator(tokens, end, te=te)
-    return VerbGroup(negated=negated, passive=passive, te=te, subordinate=subordinate, end=end, after=after)
+    return VerbGroup(
+        negated=negated,
+        passive=passive,
+        te=te,
+        causes=causes,
+        comes=comes,
+        subordinate=subordinate,
+        end=end,
+        after=after,
+    )
 
 
 def _helps(tokens: tuple[Token, ...], position: int) -> bool:
@@ -156,6 +176,13 @@ def _helps(tokens: tuple[Token, ...], position: int) -> bool:
     if token.lemma in HELPERS and not token.has("noun", "thing", "setting", "color"):
         return token.text != "で" or follows_verb(tokens, position)
     return token.form.startswith("助動詞")
+
+
+def along(phrases: list[Phrase], verb: str, direction: str | None) -> Link:
+    """を with a verb that takes no object: the slope it happens on, or the way it takes."""
+    slope = any(phrase.head in _SLOPES for phrase in phrases)
+    relation = ("down" if direction == "down" else "on") if slope else "path past"
+    return Link(relation=relation, phrases=tuple(phrase.id for phrase in phrases))
 
 
 def follows_verb(tokens: tuple[Token, ...], position: int) -> bool:

@@ -7,7 +7,8 @@ A verb directly before a noun is a relative clause of that noun (立っている
 
 from dataclasses import replace
 
-from kling.prompt.lexical import Lexical, Token, as_count, says_something
+from kling.prompt.lexical import Lexical, Token, says_something
+from kling.prompt.modifiers_ja import ModifierReader
 from kling.prompt.state_ja import (
     ATTRIBUTES,
     HELPERS,
@@ -16,32 +17,16 @@ from kling.prompt.state_ja import (
     Modifiers,
     OpenClause,
     VerbGroup,
+    along,
     as_relation,
     follows_verb,
     verb_group,
 )
-from kling.prompt.syntactic import Attribute, Clause, Link, Phrase, Syntax
+from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 
 
-class Reader:
+class Reader(ModifierReader):
     """Reads tokens left to right; ``clauses`` holds what is closed."""
-
-    def __init__(self, tokens: tuple[Token, ...], *, unknown_nouns: bool = True):
-        self.tokens, self.unknown_nouns = tokens, unknown_nouns
-        self.phrases: list[Phrase] = []
-        self.clauses: list[Clause] = []
-        self.scene: list[Attribute] = []
-        self.lost: list[str] = []
-        self.open = OpenClause()
-        self.list: list[int] = []  # phrases joined so far, waiting for their particle
-        self.modifiers = Modifiers()
-        self.parts: list[int] = []  # ひとつは赤、もうひとつは青
-        self.relatives: list[int] = []  # clauses waiting for the noun they modify
-        self.places: list[Link] = []  # 机の上の: modifies the next noun
-        self.place: str | None = None
-        self.waiting: list[int] = []  # subordinate clauses waiting for their main clause
-        self.last_subjects: list[int] = []
-        self.sentence_start = 0
 
     def read(self) -> Syntax:
         position = 0
@@ -54,13 +39,6 @@ class Reader:
             scene=tuple(self.scene),
             not_understood=tuple(self.lost),
         )
-
-    def _at(self, position: int) -> Token | None:
-        return self.tokens[position] if 0 <= position < len(self.tokens) else None
-
-    def _text(self, position: int) -> str:
-        token = self._at(position)
-        return token.text if token else "."
 
     def _step(self, position: int) -> int:
         readers = (self._punctuation, self._scene, self._part, self._modifier, self._noun, self._adverb, self._verb)
@@ -109,9 +87,6 @@ class Reader:
         elif modifiers.attributes or modifiers.count:
             self.lost.extend(modifiers.words)
 
-    def _count(self, number: int, count: int) -> None:
-        self.phrases[number] = replace(self.phrases[number], count=count, plural=count != 1, determiner="a")
-
     # --- scene -------------------------------------------------------------------------------------------------
 
     def _scene(self, position: int, token: Token) -> int | None:
@@ -136,109 +111,7 @@ class Reader:
             position += 1
         return position
 
-    # --- before the noun ---------------------------------------------------------------------------------------
-
-    def _part(self, position: int, token: Token) -> int | None:
-        """ひとつは赤、もうひとつは青: parts of a plural phrase before or after."""
-        number = token.value("number")
-        other = token.value("pronoun") == "other"
-        if not (number or other) or self._text(position + 1) not in ("は", "が"):
-            return None
-        after = self._at(position + 2)
-        if after is None or not after.has(*ATTRIBUTES):
-            return None
-        attributes: list[Attribute] = []
-        position += 2
-        while (after := self._at(position)) is not None and (
-            after.has(*ATTRIBUTES) or after.text in ("の", "で", "くて")
-        ):
-            found = next((s for s in after.senses if s.kind in ATTRIBUTES), None)
-            if found:
-                attributes.append((found.kind, found.value))
-            position += 1
-        count = int(number) if number and number.isdecimal() else 1
-        phrase = self._phrase(kind="elliptic", attributes=tuple(attributes), count=count, text=token.text)
-        whole = next((p for p in reversed(self.phrases[:-1]) if len(p.parts) < (p.count or 0) and p.plural), None)
-        if whole is not None and not self.parts:
-            self.phrases[whole.id] = replace(whole, parts=(*whole.parts, phrase))
-        else:
-            self.parts.append(phrase)
-        return position
-
-    def _modifier(self, position: int, token: Token) -> int | None:
-        modifiers = self.modifiers
-        following = self._text(position + 1)
-        found = next((sense for sense in token.senses if sense.kind in ATTRIBUTES), None)
-        if found is not None and not self._is_head(position, token):
-            return self._attribute(position, token, found.kind, found.value)
-        number = token.value("number")
-        if number is not None and number.replace(".", "").isdecimal():
-            return self._number(position, number)
-        if (ordinal := token.value("ordinal")) is not None:  # 二番目の赤いボール
-            modifiers.ordinal = int(ordinal)
-            return position + (2 if following == "の" else 1)
-        if token.has("vague"):
-            modifiers.count, modifiers.vague = int(token.value("vague") or 2), True
-            return position + (2 if following == "の" else 1)
-        if token.text in ("その", "この", "あの"):
-            modifiers.determiner = "the"
-            return position + 1
-        if token.has("speed") and token.form.startswith("形容詞") and "連体" in token.form:
-            modifiers.speed = token.value("speed")
-            return position + 1
-        return None
-
-    def _is_head(self, position: int, token: Token) -> bool:
-        """A word that is both, such as 桃, is a noun when a particle follows."""
-        return token.has("thing", "noun") and self._text(position + 1) in ("が", "は", "を", "に", "と", "へ")
-
-    def _attribute(self, position: int, token: Token, kind: str, value: str) -> int:
-        after = position + 1
-        if self._text(after) == "で" and self._text(after + 1) == "は":  # 赤ではなく青い
-            negation = self._at(after + 2)
-            if negation is not None and negation.lemma in ("ない", "無い"):
-                return after + 3 + (1 if self._text(after + 3) == "て" else 0)
-        modifiers = self.modifiers
-        taken = [name for name, _ in modifiers.attributes]
-        (modifiers.alternatives if kind in taken else modifiers.attributes).append((kind, value))
-        modifiers.words.append(token.text)
-        while self._text(after) in ("の", "な", "で", "く", "くて", "て", "と", "ある", "した", "だ", "です") and not (
-            self._text(after) == "で" and self._text(after + 1) == "は"
-        ):
-            after += 1
-        return after
-
-    def _number(self, position: int, number: str) -> int:
-        after = position + 1
-        following = self._at(after)
-        if following is not None and following.text in ("回", "度", "回転", "秒", "番", "回目"):
-            self.lost.append(f"{self.tokens[position].text}{following.text}")  # how often: no place in the graph
-            return after + 1
-        if following is not None and following.has("counter"):
-            after += 1
-        self.modifiers.count = as_count(number)
-        self.modifiers.words.append(number)
-        if self._text(after) == "の":
-            return after + 1
-        # ボール3個: counts the noun before, when nothing can follow it as a noun
-        if self.list and not self._noun_follows(after):
-            self._count(self.list[-1], self.modifiers.count)
-            self.modifiers = Modifiers()
-            return self._particle(after)
-        if self.open.subjects and not self.list and not self._noun_follows(after):
-            self._count(self.open.subjects[-1], self.modifiers.count)
-            self.modifiers = Modifiers()
-        return after
-
-    def _noun_follows(self, position: int) -> bool:
-        token = self._at(position)
-        return token is not None and token.form != "punct" and token.has("noun", "thing", *ATTRIBUTES, "number")
-
     # --- nouns -------------------------------------------------------------------------------------------------
-
-    def _phrase(self, **fields) -> int:
-        self.phrases.append(Phrase(id=len(self.phrases), **fields))
-        return len(self.phrases) - 1
 
     def _noun(self, position: int, token: Token) -> int | None:
         if token.has("camera"):
@@ -264,7 +137,7 @@ class Reader:
             ordinal=modifiers.ordinal,
             beside=tuple(self.list),
             vague=modifiers.vague,
-            plural=(modifiers.count or 1) > 1,
+            plural=(modifiers.count or 1) > 1 or (modifiers.joined and bool(modifiers.alternatives)),
             determiner="the" if head == "" and not modifiers.count else modifiers.determiner or "maybe",
             speed=modifiers.speed,
             place=self.place,
@@ -404,7 +277,7 @@ class Reader:
         if speed is not None:
             self.open.speed = speed
             return position + 1
-        if direction is None and not token.has("place"):
+        if (direction is None and not token.has("place")) or token.has("verb"):
             return None
         if (
             token.has("subordinator")
@@ -419,10 +292,20 @@ class Reader:
             token.has("place") and self._text(position) == "," and self._phrase_follows(position + 1)
         ):
             self.place = token.value("place") or {"left": "left", "right": "right"}.get(direction or "")
+            self._same_landmark(token)
             return position
         if direction is not None and (self.open.direction is None or direction in ("left", "right")):
             self.open.direction = direction
         return position
+
+    def _same_landmark(self, token: Token) -> None:
+        """円錐の左に球があり、右に箱がある: right of the cone too."""
+        before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
+        relation = as_relation(token)
+        for link in before:
+            if relation and link.relation in ("left_of", "right_of", "in_front_of", "behind"):
+                self.open.links.append(Link(relation=relation, phrases=link.phrases))
+                self.place = None
 
     def _verb(self, position: int, token: Token) -> int | None:
         verb, move = token.value("verb"), token.value("move")
@@ -434,14 +317,37 @@ class Reader:
         group = verb_group(self.tokens, position)
         relative = not group.te and self._phrase_follows_verb(group.end)
         self._predicate_before()
+        self._cameras_first()
         camera = any(self.phrases[i].kind == "camera" for i in self.open.subjects)
         kind = "camera" if move and (camera or verb is None) else "make" if verb == "make" else "event"
         if camera:
             kind = "camera"
         name = (move if kind == "camera" and move else verb) or ""
+        if camera and token.lemma in ("回る", "まわる"):
+            name = "orbit"
+        self.open.direction = self.open.direction or (token.value("direction") if verb else None)
+        if kind == "event":
+            self._goes_along(verb or "", token, group)
         self.open.words.append(token.text)
         self._close(kind, name, group=group, relative=relative)
         return group.after
+
+    def _cameras_first(self) -> None:
+        """カメラを動かす, カメラが動く: either way it is the camera that moves."""
+        cameras = [i for i in self.open.objects if self.phrases[i].kind == "camera"]
+        if cameras and not self.open.subjects:
+            self.open.subjects = cameras
+            self.open.objects = [i for i in self.open.objects if i not in cameras]
+
+    def _goes_along(self, verb: str, token: Token, group: VerbGroup) -> None:
+        state = self.open
+        travels = verb in ("roll", "slide", "move", "dash")
+        if travels and group.comes and state.direction is None:
+            state.direction = "toward"
+        intransitive = not (token.lemma.endswith("す") or group.causes or group.passive)
+        if intransitive and state.objects and (travels or verb in ("fall", "bounce", "spin")):
+            state.links.append(along([self.phrases[i] for i in state.objects], verb, state.direction))
+            state.objects = []
 
     def _predicate_before(self) -> None:
         modifiers, self.modifiers = self.modifiers, Modifiers()

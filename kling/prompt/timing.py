@@ -71,9 +71,11 @@ class Timeline:
                 return 1 + max(orders[i] for i in orders if self.happenings[i].clause == clause.main)
         if clause.order == "then" and orders:
             return 1 + max(orders.values())
-        if clause.order == "same" and base:
-            return base[max(base)]
         agents = {self.happenings[i].event.agent for i in mine}
+        if clause.order == "same" and base:
+            last = max(base)
+            if not agents & {h.event.agent for h in self.happenings if h.clause == last}:  # "..., then both at once"
+                return base[last]
         if any(self.happenings[i].event.action == "collide" for i in mine if self.happenings[i].step == 0):
             agents |= {self.happenings[i].event.patient or "" for i in mine}
         if all(self.happenings[i].event.action == "stay" for i in mine) and clause.verb != "stop":

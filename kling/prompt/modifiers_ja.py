@@ -1,0 +1,152 @@
+"""What stands before a Japanese noun: attributes, numbers, ordinals, parts of a group. Part of level 2."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+from kling.prompt.lexical import Token, as_count
+from kling.prompt.state_ja import ATTRIBUTES, Modifiers, OpenClause
+from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
+
+
+class ModifierReader(ABC):
+    """Gathers ``modifiers`` until their noun comes; the rest is kling.prompt.syntactic_ja.Reader's."""
+
+    def __init__(self, tokens: tuple[Token, ...], *, unknown_nouns: bool = True):
+        self.tokens, self.unknown_nouns = tokens, unknown_nouns
+        self.phrases: list[Phrase] = []
+        self.clauses: list[Clause] = []
+        self.scene: list[Attribute] = []
+        self.lost: list[str] = []
+        self.open = OpenClause()
+        self.list: list[int] = []  # phrases joined so far, waiting for their particle
+        self.modifiers = Modifiers()
+        self.parts: list[int] = []  # ひとつは赤、もうひとつは青
+        self.relatives: list[int] = []  # clauses waiting for the noun they modify
+        self.places: list[Link] = []  # 机の上の: modifies the next noun
+        self.place: str | None = None
+        self.waiting: list[int] = []  # subordinate clauses waiting for their main clause
+        self.last_subjects: list[int] = []
+        self.sentence_start = 0
+
+    @abstractmethod
+    def _particle(self, position: int) -> int:
+        """What the phrase just read is to the verb."""
+
+    @abstractmethod
+    def _close(self, kind: str, verb: str, *, attributes: tuple[Attribute, ...] = ()) -> None:
+        """Freeze the open clause."""
+
+    def _at(self, position: int) -> Token | None:
+        return self.tokens[position] if 0 <= position < len(self.tokens) else None
+
+    def _text(self, position: int) -> str:
+        token = self._at(position)
+        return token.text if token else "."
+
+    def _count(self, number: int, count: int) -> None:
+        self.phrases[number] = replace(self.phrases[number], count=count, plural=count != 1, determiner="a")
+
+    def _phrase(self, **fields) -> int:
+        self.phrases.append(Phrase(id=len(self.phrases), **fields))
+        return len(self.phrases) - 1
+
+    def _part(self, position: int, token: Token) -> int | None:
+        """ひとつは赤、もうひとつは青: parts of a plural phrase before or after."""
+        number = token.value("number")
+        other = token.value("pronoun") == "other"
+        if not (number or other) or self._text(position + 1) not in ("は", "が"):
+            return None
+        after = self._at(position + 2)
+        if after is None or not after.has(*ATTRIBUTES):
+            return None
+        attributes: list[Attribute] = []
+        position += 2
+        while (after := self._at(position)) is not None and (
+            after.has(*ATTRIBUTES) or after.text in ("の", "で", "くて")
+        ):
+            found = next((s for s in after.senses if s.kind in ATTRIBUTES), None)
+            if found:
+                attributes.append((found.kind, found.value))
+            position += 1
+        count = int(number) if number and number.isdecimal() else 1
+        phrase = self._phrase(kind="elliptic", attributes=tuple(attributes), count=count, text=token.text)
+        whole = next((p for p in reversed(self.phrases[:-1]) if len(p.parts) < (p.count or 0) and p.plural), None)
+        if whole is not None and not self.parts:
+            self.phrases[whole.id] = replace(whole, parts=(*whole.parts, phrase))
+        else:
+            self.parts.append(phrase)
+        return position
+
+    def _modifier(self, position: int, token: Token) -> int | None:
+        modifiers = self.modifiers
+        following = self._text(position + 1)
+        found = next((sense for sense in token.senses if sense.kind in ATTRIBUTES), None)
+        if found is not None and not self._is_head(position, token):
+            return self._attribute(position, token, found.kind, found.value)
+        number = token.value("number")
+        if number is not None and number.replace(".", "").isdecimal():
+            return self._number(position, number)
+        if (ordinal := token.value("ordinal")) is not None:  # 二番目の赤いボール
+            modifiers.ordinal = int(ordinal)
+            return position + (2 if following == "の" else 1)
+        if token.has("vague"):
+            modifiers.count, modifiers.vague = int(token.value("vague") or 2), True
+            return position + (2 if following == "の" else 1)
+        if token.text in ("その", "この", "あの"):
+            modifiers.determiner = "the"
+            return position + 1
+        if token.has("speed") and token.form.startswith("形容詞") and "連体" in token.form:
+            modifiers.speed = token.value("speed")
+            return position + 1
+        return None
+
+    def _is_head(self, position: int, token: Token) -> bool:
+        """A word that is both, such as 桃, is a noun when a particle follows."""
+        return token.has("thing", "noun") and self._text(position + 1) in ("が", "は", "を", "に", "と", "へ")
+
+    def _attribute(self, position: int, token: Token, kind: str, value: str) -> int:
+        after = position + 1
+        if self._text(after) == "で" and self._text(after + 1) == "は":  # 赤ではなく青い
+            negation = self._at(after + 2)
+            if negation is not None and negation.lemma in ("ない", "無い"):
+                return after + 3 + (1 if self._text(after + 3) == "て" else 0)
+        modifiers = self.modifiers
+        taken = [name for name, _ in modifiers.attributes]
+        (modifiers.alternatives if kind in taken else modifiers.attributes).append((kind, value))
+        modifiers.words.append(token.text)
+        modifiers.joined |= self._text(after) in ("と", "や")
+        while self._text(after) in ("の", "な", "で", "く", "くて", "て", "と", "ある", "した", "だ", "です") and not (
+            self._text(after) == "で" and self._text(after + 1) == "は"
+        ):
+            after += 1
+        noun = token.form.startswith("名詞") and self._text(after - 1) in (token.text, "で")
+        if noun and self._text(after) == "," and self.open.topic and self.open.subjects and not self.list:
+            self._close("be", "be", attributes=tuple(modifiers.attributes))  # 左の球は赤、右の球は青
+            self.modifiers = Modifiers()
+        return after
+
+    def _number(self, position: int, number: str) -> int:
+        after = position + 1
+        following = self._at(after)
+        if following is not None and following.text in ("回", "度", "回転", "秒", "番", "回目"):
+            self.lost.append(f"{self.tokens[position].text}{following.text}")  # how often: no place in the graph
+            return after + 1
+        if following is not None and following.has("counter"):
+            after += 1
+        self.modifiers.count = as_count(number)
+        self.modifiers.words.append(number)
+        if self._text(after) == "の":
+            return after + 1
+        # ボール3個: counts the noun before, when nothing can follow it as a noun
+        if self.list and not self._noun_follows(after):
+            self._count(self.list[-1], self.modifiers.count)
+            self.modifiers = Modifiers()
+            return self._particle(after)
+        if self.open.subjects and not self.list and not self._noun_follows(after):
+            self._count(self.open.subjects[-1], self.modifiers.count)
+            self.modifiers = Modifiers()
+        return after
+
+    def _noun_follows(self, position: int) -> bool:
+        token = self._at(position)
+        return token is not None and token.form != "punct" and token.has("noun", "thing", *ATTRIBUTES, "number")
