@@ -1,7 +1,8 @@
 """English words into chunks: noun phrases, verb groups, prepositions, scene words. The first half of level 2."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kling.prompt.graph import LIGHTINGS
 from kling.prompt.lexical import Token, as_count, says_something
 from kling.prompt.syntactic import Attribute, Phrase
 from kling.prompt.verbs_en import ATTRIBUTES, Chunk, VerbReader
@@ -93,7 +94,10 @@ class Chunker(VerbReader):
         for skipped in self.tokens[start:position]:
             if skipped.has("adjective"):
                 self._lose(skipped)
+        label = self._at(start - 2)
         for sense in token.senses:
+            if label is not None and label.lemma == "lighting" and sense.value in LIGHTINGS:
+                sense = replace(sense, kind="lighting")  # "Lighting: studio"
             if sense.kind in SCENE:
                 self._add("scene", sense.kind, attributes=((sense.kind, sense.value),), text=token.text)
                 break
@@ -218,7 +222,7 @@ class Chunker(VerbReader):
     def _article(self, noun: _Noun, token: Token, position: int) -> int | None:
         opens = not (noun.attributes or noun.count)
         determiner, number, vague = token.value("determiner"), token.value("number"), token.value("vague")
-        if token.lemma == "both" and opens and self._continues_noun(position + 1):
+        if token.lemma in ("both", "the two") and opens and self._continues_noun(position + 1):
             noun.determiner, noun.count, noun.plural = "the", 2, True
             return position + 1
         if determiner and opens and not (token.text == "that" and self._relative_that(position)):
@@ -227,6 +231,10 @@ class Chunker(VerbReader):
         ordinal = token.value("ordinal")
         if ordinal and noun.determiner == "the" and opens and self._continues_noun(position + 1, one=True):
             noun.ordinal = int(ordinal)
+            return position + 1
+        following = self._at(position + 1)
+        if ordinal and noun.determiner == "the" and not (following and following.has("abstract", "filler")):
+            noun.ordinal, noun.head = int(ordinal), "one"  # "the first is thrown, the second falls"
             return position + 1
         if (
             token.lemma == "one"
@@ -366,6 +374,10 @@ class Chunker(VerbReader):
         """A word of no lexicon is a noun where only a noun can stand, an adjective before one."""
         if token.senses or not token.text.isalpha():
             return None
+        following = self._at(position + 1)
+        if following is not None and following.text == "of" and self._continues_noun(position + 2):
+            noun.skipped.append(token.text)  # "a stack of two cubes"
+            return position + 2
         if self._continues_noun(position + 1):
             noun.skipped.append(token.text)
             return position + 1

@@ -67,7 +67,7 @@ class Discourse:
             if name in self.recent:
                 self.recent.remove(name)
             self.recent.append(name)
-        if len(found) > 1:
+        if len(found) > 1 and not set(found) < set(self.last_group):
             self.last_group = found
         return found
 
@@ -105,7 +105,8 @@ class Discourse:
         if phrase.count == 0:
             return []
         if phrase.ordinal and self.anaphora:
-            fitting = [n for n, thing in self.things.items() if thing.fits(shape, {}) and thing.shows(attributes)]
+            among = self.last_group if not shape and len(self.last_group) > 1 else list(self.things)
+            fitting = [n for n in among if self.things[n].fits(shape, {}) and self.things[n].shows(attributes)]
             index = phrase.ordinal - 1 if phrase.ordinal > 0 else -1
             if fitting and index < len(fitting):
                 return [fitting[index]]
@@ -116,20 +117,26 @@ class Discourse:
         if (
             not shape and phrase.kind == "elliptic" and not attributes
         ):  # "seven objects": the list that follows says which
-            return self.last_group[:1] if phrase.count == 1 and self.anaphora else []
+            fewer = phrase.count and phrase.count < len(self.last_group) and self.anaphora
+            return self._members(self.last_group, phrase.count or 0, {}) if fewer else []
         return self._introduce(phrase, shape, attributes)
 
     def _chosen(self, phrase: Phrase) -> list[str]:
         """ "one of them", "the small one of two balls": members of the group, those not spoken of yet first."""
         attributes = self._attributes(phrase)
         group = self.resolve(phrase.among if phrase.among is not None else -1)
-        taken = {name for number, names in self.seen.items() if number != phrase.among for name in names}
-        fitting = [name for name in group if self.things[name].fits("", attributes)]
-        fitting.sort(key=lambda name: (not self.things[name].shows(attributes), name in taken))
-        chosen = fitting if phrase.determiner == "all" else fitting[: phrase.count or 1]
+        chosen = self._members(group, len(group) if phrase.determiner == "all" else phrase.count or 1, attributes)
         for name in chosen:
             self.things[name].attributes.update(attributes)
         return chosen
+
+    def _members(self, group: list[str], count: int, attributes: dict[str, str]) -> list[str]:
+        """So many of a group that fit: what shows the attributes first, then what nobody spoke of by itself."""
+        apart = [names for names in self.seen.values() if set(names) < set(group)]
+        spoken = {name for names in apart for name in names}
+        fitting = [name for name in group if self.things[name].fits("", attributes)]
+        fitting.sort(key=lambda name: (not self.things[name].shows(attributes), name in spoken))
+        return fitting[:count]
 
     def _attributes(self, phrase: Phrase) -> dict[str, str]:
         attributes: dict[str, str] = {}

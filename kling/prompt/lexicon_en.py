@@ -62,7 +62,7 @@ WORDS: dict[str, dict[str, str]] = {
         "1000": "thousand|thousand of|million|million of|infinite",
     },
     "ordinal": {
-        "1": "first",
+        "1": "first|former",
         "2": "second",
         "3": "third",
         "4": "fourth",
@@ -70,7 +70,7 @@ WORDS: dict[str, dict[str, str]] = {
         "6": "sixth",
         "7": "seventh",
         "8": "eighth",
-        "-1": "last",
+        "-1": "last|latter",
     },
     # A count that is only vaguely said; the semantic level takes the number and names a doubt.
     "vague": {"2": "some", "3": "several|few|a few|handful of", "5": "many|lot of|lots of|bunch of|plenty of"},
@@ -106,7 +106,8 @@ WORDS: dict[str, dict[str, str]] = {
         "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|run into|smack|nudge|tap|impact|bash"
         "|meet|knock into|make contact|touch|brush against|crash land",
         "knock": "knock|bat|knock away|knock aside",
-        "land": "land|touch down|come down on",
+        "land": "land|touch down|come down on|hit the ground|hit the floor|strike the ground|reach the ground"
+        "|reach the floor|strike the floor",
         "knock over": "knock over|knock down|bowl over|push over|knock off balance|send over",
         "stay": "stay still|remain still|stay|remain|keep still|stand still|sit still|lie still|hold still"
         "|do not move|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless"
@@ -157,7 +158,7 @@ WORDS: dict[str, dict[str, str]] = {
         "down": "down|down from",
         "up": "up",
         "past": "past|among|amid|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without"
-        "|out of|beyond",
+        "|out of|beyond|than",
         "toward": "toward|towards|in the direction of",
     },
     "direction": {
@@ -197,7 +198,7 @@ WORDS: dict[str, dict[str, str]] = {
         "same": "at the same time|simultaneously|at once|meanwhile|in the meantime|in unison|in parallel",
     },
     "subordinator": {
-        "while": "while|as|whilst|at the same time as|during which|with",
+        "while": "while|even when|even as|even if|even though|as|whilst|at the same time as|during which|with",
         "after": "after|once|when|as soon as|because|since|whenever",
         "before": "before|until|till",
     },
@@ -311,6 +312,7 @@ WORDS: dict[str, dict[str, str]] = {
         "|colored|coloured|size|sized|so|which|its axis|around its axis|around its own axis|on its axis|hey|hello|hi"
         "|ok|okay|sort|kind of|place|motion|movement|lighting|light|gravity|to a stop|made|made of|made from"
         "|made out of"
+        "|at the bottom|at the top|at a moderate speed|at a normal speed|at a steady pace|subject"
         "|from the front|from the side|from behind|from below|own"
         "|way|such|side|start|same|to the ground|to the floor|on the ground|on the floor"
         "|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
@@ -321,7 +323,7 @@ WORDS: dict[str, dict[str, str]] = {
     "adjective": {
         "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
         "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
-        "|medium|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|different"
+        "|medium|moderate|steady|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|different"
         "|same|identical|similar|various|other|lovely|upright|narrow|good|bad|great|amazing|perfect|solid|hollow"
         "|transparent|translucent|opaque|young|free|medium sized|medium size",
     },

@@ -119,6 +119,8 @@ class ModifierReader(ABC):
             self._text(after) == "で" and self._text(after + 1) == "は"
         ):
             after += 1
+        if self._text(after) in ("ほう", "方") and self._text(after + 1) == "の":  # 大きいほうのボール
+            after += 2
         noun = token.form.startswith("名詞") and self._text(after - 1) in (token.text, "で")
         if noun and self._text(after) == "," and self.open.topic and self.open.subjects and not self.list:
             self._close("be", "be", attributes=tuple(modifiers.attributes))  # 左の球は赤、右の球は青

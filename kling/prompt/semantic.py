@@ -97,6 +97,9 @@ class Composer:
         if clause.kind == "camera":
             self._camera_clause(clause)
             return
+        before = self.syntax.clauses[self.index - 1].kind if self.index else ""
+        if clause.verb in ("stay", "stop") and before == "camera" and not (clause.subjects or clause.objects):
+            return  # "pan right, then hold still": the camera does
         subjects = self._all(clause.subjects, prefer=self._likely_subject(clause))
         if (
             not subjects
@@ -107,7 +110,7 @@ class Composer:
         ):
             subjects = list(self.subject)
         self._premodified(clause.subjects)
-        if len(subjects) > 1:
+        if len(subjects) > 1 and not set(subjects) < set(self.people.last_group):
             self.people.last_group = subjects
         avoid = tuple(subjects)
         objects = self._all(clause.objects, avoid=avoid if clause.kind == "event" else ())
@@ -319,7 +322,8 @@ class Composer:
 
     def _happen_at(self, action: str, name: str, clause: Clause, step: int) -> None:
         event = Event(action=action, agent=name, direction=self._direction(action, clause), speed=clause.speed)
-        self.happenings.append(Happening(event, self.index, step))
+        vague = clause.verb in ("push", "send", "knock") and event.direction is None
+        self.happenings.append(Happening(event, self.index, step, vague=vague))
 
     def _playful(self, name: str) -> bool:
         """It can bump into things by itself: a ball can, a boy's push is no collision of the scene."""

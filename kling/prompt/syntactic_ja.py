@@ -319,7 +319,8 @@ class Reader(ModifierReader):
         self._predicate_before()
         self._cameras_first()
         camera = any(self.phrases[i].kind == "camera" for i in self.open.subjects)
-        kind = "camera" if move and (camera or verb is None) else "make" if verb == "make" else "event"
+        chased = move == "follow" and bool(self.open.subjects)  # a ball that follows a ball is no camera
+        kind = "camera" if move and (camera or (verb is None and not chased)) else "make" if verb == "make" else "event"
         if camera:
             kind = "camera"
         name = (move if kind == "camera" and move else verb) or ""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from kling.prompt.graph import Event
 from kling.prompt.syntactic import Syntax
 
+_MOTIONS = ("fall", "roll", "slide", "throw", "topple", "spin", "swing")
+
 
 @dataclass
 class Happening:
@@ -14,6 +16,7 @@ class Happening:
     clause: int
     step: int = 0
     posture: bool = False  # "stands": stays only if nothing else happens to it
+    vague: bool = False  # "is pushed": says that it moves; how may come in the next clause
 
 
 class Timeline:
@@ -41,7 +44,13 @@ class Timeline:
     def _drop_postures(self) -> None:
         """ "A cone stands on the right ... and topples": standing only said where it was."""
         moving = {h.event.agent for h in self.happenings if not h.posture}
-        self.happenings = [h for h in self.happenings if not (h.posture and h.event.agent in moving)]
+        told = {(h.event.agent, h.clause) for h in self.happenings if h.event.action in _MOTIONS}
+        self.happenings = [
+            h
+            for h in self.happenings
+            if not (h.posture and h.event.agent in moving)
+            and not (h.vague and (h.event.agent, h.clause + 1) in told)  # "is pushed and slides left"
+        ]
 
     def _sequence(self) -> list[int]:
         """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
