@@ -183,7 +183,11 @@ class Chunker(VerbReader):
 
     def _headless(self, noun: _Noun, start: int, position: int) -> int | None:
         words = " ".join(token.text for token in self.tokens[start:position])
-        if noun.attributes and (noun.determiner or noun.count):
+        following = self._at(position)
+        if noun.attributes and following is not None and following.lemma in ("floor", "ground", "surface"):
+            self.lost.append(f"{words} {following.text}")  # "a rubber floor"
+            return position + 1
+        if (noun.attributes and (noun.determiner or noun.count)) or (noun.skipped and self._text_at(position) == "of"):
             self._phrase(
                 kind="elliptic",
                 attributes=tuple(noun.attributes),
@@ -226,6 +230,9 @@ class Chunker(VerbReader):
             noun.determiner, noun.count, noun.plural = "the", 2, True
             return position + 1
         if determiner and opens and not (token.text == "that" and self._relative_that(position)):
+            if token.lemma == "the" and self._text_at(position + 1) == "next" and self._continues_noun(position + 2):
+                noun.determiner = "a"
+                return position + 2
             noun.determiner = determiner if noun.determiner != "all" else "all"
             return position + 1
         ordinal = token.value("ordinal")
@@ -326,9 +333,10 @@ class Chunker(VerbReader):
         if not self._continues_noun(position + 1) and not self._elliptic_one(position + 1):
             return None
         opened = bool(noun.determiner or noun.count or noun.attributes)
-        if token.text == "of" and not noun.skipped:  # "the small one of two balls"; but "a stack of two balls"
+        if token.text == "of":  # "the small one of two balls"; but "a stack of two balls"
             before = self.chunks[-1].phrase if self.chunks and not opened else None
-            if noun.attributes or noun.count or (before is not None and before.kind == "elliptic"):
+            adjective = noun.skipped and noun.determiner == "the"  # "the taller of the two"
+            if noun.attributes or noun.count or adjective or (before is not None and before.kind == "elliptic"):
                 return None
         if token.has("speed") and (opened or token.lemma in ("fast", "slow", "quick")):
             noun.speed = token.value("speed")

@@ -141,7 +141,7 @@ class Discourse:
     def _attributes(self, phrase: Phrase) -> dict[str, str]:
         attributes: dict[str, str] = {}
         for name, value in phrase.attributes:
-            if attributes.get(name, value) != value:
+            if attributes.get(name, value) != value and not (phrase.plural and name == "color"):
                 self.doubts.append(f'"{phrase.text}" is both {attributes[name]} and {value}: took {attributes[name]}')
             attributes.setdefault(name, value)
         return attributes
@@ -244,6 +244,11 @@ class Discourse:
 
     def describe(self, names: list[str], attributes: tuple[Attribute, ...], clause: Clause) -> None:
         """ "is red": adds to what the subject is; a contradiction is a doubt."""
+        colors = [value for kind, value in attributes if kind == "color"]
+        if len(colors) == len(names) > 1:  # "the balls are red and blue"
+            for name, color in zip(names, colors, strict=True):
+                self.things[name].attributes.setdefault("color", color)
+            attributes = tuple((kind, value) for kind, value in attributes if kind != "color")
         for name in names:
             thing = self.things[name]
             for kind, value in attributes:

@@ -40,7 +40,11 @@ def frozen(draft: Draft, phrases: dict[int, Phrase]) -> Clause:
     if verb is not None:
         kind, name = "event", verb.value
         participle = draft.subordinate and verb.form == "ing" and verb.value  # "while spinning, the cone ..."
-        if verb.move and (camera or not verb.value or not (draft.subjects or participle)):
+        done = draft.subjects or participle or draft.objects  # "roll a ball to the left"
+        if verb.move == "follow" and draft.subjects and not camera:  # "a ball follows a cube": moves, no camera does
+            links = [*((r, tuple(p)) for r, p in draft.links), ("path past", tuple(draft.objects))]
+            draft.links, draft.objects, name = [(r, list(p)) for r, p in links if p], [], "move"
+        elif verb.move and (camera or not verb.value or not done):
             kind, name = "camera", verb.move
         elif verb.value in ("be", "make"):
             kind = verb.value

@@ -11,7 +11,7 @@ WORDS: dict[str, dict[str, str]] = {
         "cylinder": "cylinder|tube|cylindrical object",
         "capsule": "capsule|pill|pill shape",
         "cone": "cone|conical object",
-        "": "object|thing|shape|item|body",
+        "": "object|thing|shape|item|body|something",
     },
     "color": {
         "red": "red|scarlet|crimson|ruby|reddish|red colored|red coloured",
@@ -203,7 +203,7 @@ WORDS: dict[str, dict[str, str]] = {
         "before": "before|until|till",
     },
     "relative": {"which": "which|that|who|whose", "how": "how|where|in which|so that"},
-    "conjunction": {"and": "and|&|plus|as well as|along with|together with", "but": "but|yet|however|or|nor|so|just"},
+    "conjunction": {"and": "and|&|+|plus|as well as|along with|together with", "but": "but|yet|however|or|nor|so|just"},
     "negation": {
         "not": "not|never|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than|instead of",
         "no": "no|zero|without any|free of",
@@ -235,7 +235,7 @@ WORDS: dict[str, dict[str, str]] = {
         "zoom": "zoom|zoom shot",
         "orbit": "orbit|circle|arc|arc shot|orbit shot|orbiting shot|circle around|revolve around|arc around"
         "|orbit around|fly around|travel around|move around|swing around|rotate around|go around|orbital shot"
-        "|circling shot",
+        "|circling shot|move in a circle|move in an arc|travel in a circle|fly in a circle",
         "crane up": "crane up|jib up|boom up|rise|pedestal up|rise up|ascend|climb|lift|lift up|crane shot up",
         "crane down": "crane down|jib down|boom down|sink|pedestal down|descend|lower|crane shot down",
         "crane": "crane|jib|crane shot|boom shot|jib shot|pedestal|boom",
@@ -312,7 +312,7 @@ WORDS: dict[str, dict[str, str]] = {
         "|colored|coloured|size|sized|so|which|its axis|around its axis|around its own axis|on its axis|hey|hello|hi"
         "|ok|okay|sort|kind of|place|motion|movement|lighting|light|gravity|to a stop|made|made of|made from"
         "|made out of"
-        "|at the bottom|at the top|at a moderate speed|at a normal speed|at a steady pace|subject"
+        "|at the bottom|at the top|at a moderate speed|at a normal speed|at a steady pace|subject|head on|in a circle"
         "|from the front|from the side|from behind|from below|own"
         "|way|such|side|start|same|to the ground|to the floor|on the ground|on the floor"
         "|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
@@ -323,7 +323,7 @@ WORDS: dict[str, dict[str, str]] = {
     "adjective": {
         "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
         "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
-        "|medium|moderate|steady|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|different"
+        "|medium|moderate|steady|taller|shorter|wider|thinner|tallest|shortest|nearest|closest|farthest|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|different"
         "|same|identical|similar|various|other|lovely|upright|narrow|good|bad|great|amazing|perfect|solid|hollow"
         "|transparent|translucent|opaque|young|free|medium sized|medium size",
     },
@@ -356,7 +356,8 @@ IRREGULAR: dict[str, tuple[str, str]] = {
     "men": ("man", "s"), "women": ("woman", "s"), "children": ("child", "s"), "people": ("people", "s"),
     "mice": ("mouse", "s"), "geese": ("goose", "s"), "feet": ("foot", "s"), "dice": ("die", "s"),
     "knives": ("knife", "s"),
-    "leaves": ("leaf", "s"), "wolves": ("wolf", "s"), "always": ("always", "base"), "towards": ("towards", "base"),
+    "leaves": ("leaf", "s"),
+    "ones": ("one", "s"), "wolves": ("wolf", "s"), "always": ("always", "base"), "towards": ("towards", "base"),
     "spheres": ("sphere", "s"), "boxes": ("box", "s"), "dollies": ("dolly", "s"), "dollying": ("dolly", "ing"),
     "its": ("its", "base"), "this": ("this", "base"), "glass": ("glass", "base"), "grass": ("grass", "base"),
     "bus": ("bus", "base"), "across": ("across", "base"), "wooden": ("wooden", "base"),

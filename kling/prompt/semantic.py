@@ -248,7 +248,10 @@ class Composer:
             self._land(clause, subjects, objects, links)
         elif verb == "posture" or verb in ("stay", "stop"):
             for name in theme:
-                self._happen("stay", name, posture=verb == "posture", clause=clause)
+                moving = verb == "stop" and any(
+                    h.clause == self.index and h.event.agent == name for h in self.happenings
+                )
+                self._happen("stay", name, posture=verb == "posture", step=int(moving), clause=clause)
         else:
             self._motion(clause, theme, links, [a for a in agents if a not in theme])
         self._locate(clause, theme, links)
@@ -419,7 +422,10 @@ class Composer:
         if kind == "follow":
             self.follows.append((objects, clause.speed))
             return
-        if kind in ("move", "slide", "dash"):
+        if kind == "spin":
+            turns = said in ("clockwise", "counterclockwise")
+            kind = "orbit" if clause.links or objects else "roll" if turns else "pan"
+        if kind in ("move", "slide", "dash", "throw"):
             kind = {"up": "crane", "down": "crane"}.get(said, "dolly")
         if clause.negated:
             if clause.verb in ("move", "static"):

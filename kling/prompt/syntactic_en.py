@@ -53,6 +53,9 @@ class Assembler(Drafts):
         if draft.subordinate and draft.initial and draft.verb and following not in ("adjective", "direction", "speed"):
             self._close()
             return
+        if draft.verb is not None and [self._kind(position + i) for i in (1, 2, 3)] == ["relation", "np", "np"]:
+            self._unwind()  # "..., next to it a cube spins"
+            return
         if following == "verb":
             verb = self.chunks[position + 1]
             if verb.move and not verb.value and draft.verb is None:
@@ -306,7 +309,8 @@ class Assembler(Drafts):
             subject = outer.subjects[0]
         self.drafts.append(outer)
         self.draft = Draft(relative=True, subjects=[subject] if not keep else list(outer.subjects))
-        if chunk.form in ("en", "ed", "base") and not chunk.passive:
+        made = chunk.form == "base" and outer.verb is not None and outer.verb.value == "make"  # "make it roll"
+        if chunk.form in ("en", "ed", "base") and not chunk.passive and not made:
             chunk.passive = True
         self._take_verb(chunk)
 
@@ -362,6 +366,12 @@ class Assembler(Drafts):
             if self._kind(position + 1) != "verb":
                 self._place(chunk, position)
             return
+        turns = self._kind(position - 1) == "order" and draft.direction not in (None, chunk.value)
+        if turns and draft.verb is not None and draft.verb.value not in ("be", "make") and draft.subjects:
+            verb, subjects = draft.verb, list(draft.subjects)  # "rolls left then right"
+            self._unwind()
+            self.draft = draft = Draft(subjects=subjects, order="then")
+            self._take_verb(replace(verb, speed=None))
         weak = ("away", "back", "over", "up", "down", "out", None)
         if draft.direction in weak:
             draft.direction = (

@@ -39,6 +39,10 @@ class VerbReader:
     def _at(self, position: int) -> Token | None:
         return self.tokens[position] if 0 <= position < len(self.tokens) else None
 
+    def _text_at(self, position: int) -> str:
+        token = self._at(position)
+        return token.text if token else ""
+
     def _verb(self, position: int) -> int | None:
         """Auxiliaries, negation, adverbs and the verb itself: "does not slowly begin to roll"."""
         group, start = Chunk(kind="verb"), position
