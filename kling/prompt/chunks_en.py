@@ -330,7 +330,8 @@ class Chunker(VerbReader):
 
     def _premodifier(self, noun: _Noun, token: Token, position: int) -> int | None:
         """Adverbs, other adjectives and participles before the noun: "a slowly spinning ball"."""
-        if not self._continues_noun(position + 1) and not self._elliptic_one(position + 1):
+        chosen = token.has("adjective") and noun.determiner == "the" and self._text_at(position + 1) == "of"
+        if not (self._continues_noun(position + 1) or self._elliptic_one(position + 1) or chosen):
             return None
         opened = bool(noun.determiner or noun.count or noun.attributes)
         if token.text == "of":  # "the small one of two balls"; but "a stack of two balls"

@@ -50,7 +50,14 @@ def _parts(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:
     found = list(chunks)
     for chunk in chunks:
         whole = chunk.phrase
-        if chunk.kind != "np" or whole is None or whole.parts or not whole.plural or (whole.count or 0) < 2:
+        if (
+            chunk not in found
+            or chunk.kind != "np"
+            or whole is None
+            or whole.parts
+            or not whole.plural
+            or (whole.count or 0) < 2
+        ):
             continue
         start = _list_start(found, found.index(chunk))
         run = _run(found, start, whole) if start is not None else []

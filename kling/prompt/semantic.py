@@ -209,7 +209,8 @@ class Composer:
         if action not in ("stay",):
             speed = speed or (self.people.things[agent].speed if step == 0 else None)
         event = Event(action=action, agent=agent, patient=patient, direction=direction, speed=speed)
-        self.happenings.append(Happening(event, self.index, step, posture))
+        vague = clause is not None and clause.verb in ("push", "send", "knock") and direction is None
+        self.happenings.append(Happening(event, self.index, step, posture, vague=vague and action != "collide"))
 
     def _main_step(self, clause: Clause) -> int:
         """Direction and speed belong to the motion the verb names, not to what follows from it."""
