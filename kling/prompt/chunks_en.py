@@ -115,6 +115,9 @@ class Chunker(VerbReader):
             return self._neither(position + 1)
         if kind == "it" and token.lemma in _SIDES and self._last() != "verb":  # "to its left"
             self._add("relation", _SIDES[token.lemma], text=token.text)
+        if kind == "neither" and following and following.has("determiner"):
+            self._add("negation", "neither", text=token.text)  # "neither the cube nor the ball moves"
+            return position + 1
         if kind == "one" or (kind in ("both", "other", "neither") and following and self._continues_noun(position + 1)):
             return None
         if kind == "somebody":
@@ -226,6 +229,10 @@ class Chunker(VerbReader):
     def _article(self, noun: _Noun, token: Token, position: int) -> int | None:
         opens = not (noun.attributes or noun.count)
         determiner, number, vague = token.value("determiner"), token.value("number"), token.value("vague")
+        if token.lemma == "neither" and opens and self._continues_noun(position + 1):
+            self._add("negation", "neither", text=token.text)
+            noun.determiner, noun.count, noun.plural = "the", 2, True
+            return position + 1
         if token.lemma in ("both", "the two") and opens and self._continues_noun(position + 1):
             noun.determiner, noun.count, noun.plural = "the", 2, True
             return position + 1

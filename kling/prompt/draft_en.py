@@ -115,7 +115,11 @@ class Drafts:
                 clause = replace(clause, main=self._main_before(index))
         elif self.waiting and not draft.relative and clause.kind not in ("none",):
             for waiting in self.waiting:  # "after bouncing, the ball rolls": whoever rolls has bounced
-                subjects = self.clauses[waiting].subjects or clause.subjects
+                subjects = self.clauses[waiting].subjects
+                before = [p for p in self.phrases.values() if p.kind == "object" and p.id < min(subjects, default=0)]
+                pronoun = all(self.phrases[n].kind == "pronoun" for n in subjects)
+                if pronoun and not before:  # also "before it stops, the ball ..."
+                    subjects = clause.subjects
                 self.clauses[waiting] = replace(self.clauses[waiting], main=index, subjects=subjects)
             self.waiting.clear()
         self.clauses.append(clause)

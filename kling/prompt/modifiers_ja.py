@@ -26,6 +26,7 @@ class ModifierReader(ABC):
         self.place: str | None = None
         self.waiting: list[int] = []  # subordinate clauses waiting for their main clause
         self.last_subjects: list[int] = []
+        self.gaps: list[OpenClause] = []  # 赤い球は左へ、青い球は右へ転がる: topics that wait for the verb
         self.sentence_start = 0
 
     @abstractmethod
@@ -49,6 +50,20 @@ class ModifierReader(ABC):
     def _phrase(self, **fields) -> int:
         self.phrases.append(Phrase(id=len(self.phrases), **fields))
         return len(self.phrases) - 1
+
+    def _member(self, position: int, token: Token) -> int | None:
+        """そのうち一つ, 箱のうち二つ: members of the plural phrase before."""
+        after = self._at(position + 1)
+        number = after.value("number") if after is not None and token.text in ("うち", "中") else None
+        group = next((p for p in reversed(self.phrases) if p.plural), None)
+        if number is None or group is None:
+            return None
+        self.modifiers, self.list = Modifiers(), []
+        count = as_count(number)
+        member = self._phrase(kind="elliptic", count=count, plural=count > 1, among=group.id, text=f"うち{number}")
+        self.list.append(member)
+        counter = self._at(position + 2)
+        return self._particle(position + (3 if counter is not None and counter.has("counter") else 2))
 
     def _part(self, position: int, token: Token) -> int | None:
         """ひとつは赤、もうひとつは青: parts of a plural phrase before or after."""

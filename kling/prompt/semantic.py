@@ -271,6 +271,9 @@ class Composer:
         if hitting and not set(hit) - set(hitting):
             self.lost.append(clause.text or clause.verb)
             self.people.doubts.append(f'"{clause.text or clause.verb}": nothing is named that could be met')
+        told = {(h.event.agent, h.event.patient) for h in self.happenings if h.clause == self.index - 1}
+        known = clause.verb == "knock over" and hit and all((one, other) in told for one in hitting for other in hit)
+        hitting = [] if known else hitting  # "hits a cone and knocks it over": they meet once
         for one in hitting:
             for other in hit:
                 if one != other:

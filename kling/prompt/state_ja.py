@@ -129,6 +129,7 @@ class VerbGroup:
     te: bool = False
     causes: bool = False  # 転がらせる
     comes: bool = False  # 転がってくる
+    holds: bool = False  # 停まっている
     subordinate: str = ""
     end: int = 0  # position after the endings
     after: int = 0  # position after ながら, 前に and the like
@@ -146,13 +147,14 @@ def as_relation(token: Token | None) -> str | None:
 
 def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
     """The endings of the verb at ``position``."""
-    negated = passive = te = causes = False
+    negated = passive = te = causes = holds = False
     comes = tokens[position].text.endswith(_COMES)
     end = position + 1
     while end < len(tokens) and _helps(tokens, end):
         negated |= tokens[end].lemma in ("ない", "ぬ", "ず", "ん", "無い")
         passive |= tokens[end].lemma in ("れる", "られる")
         causes |= tokens[end].lemma in ("せる", "させる")
+        holds |= te and tokens[end].lemma in ("いる", "おる")
         comes |= te and tokens[end].lemma in ("くる", "来る")
         te = tokens[end].text in ("て", "で")
         end += 1
@@ -163,6 +165,7 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
         te=te,
         causes=causes,
         comes=comes,
+        holds=holds,
         subordinate=subordinate,
         end=end,
         after=after,

@@ -115,7 +115,9 @@ class Assembler(Drafts):
         if self.preposition is not None and self.draft.verb is not None:
             self.preposition = None
             return
-        if not self.draft.empty:
+        verb = self.draft.verb
+        done = verb is not None and not self.draft.subjects and (verb.move or verb.value in ("move", "spin"))
+        if not self.draft.empty and not done:  # "tilt the camera down" is what the camera does
             self._unwind()
         self.draft.subjects.append(phrase.id)
 
@@ -125,7 +127,8 @@ class Assembler(Drafts):
         if verb is None or not verb.value or verb.value in ("be", "make") or not draft.subjects:
             return False
         next_kind = self._kind(position + 1)
-        contrast = {"speed": draft.speed or verb.speed, "direction": draft.direction}.get(next_kind)
+        placed = self._kind(position - 2) == "place"
+        contrast = {"speed": draft.speed or verb.speed, "direction": draft.direction, "place": placed}.get(next_kind)
         contrast = contrast and joined and not draft.objects and not verb_ahead(self.chunks, position + 1)
         follows = self._kind(position - 1) == "order" and self.chunks[position - 1].text == "followed by"
         if not (contrast or follows):
@@ -336,9 +339,10 @@ class Assembler(Drafts):
         initial = (
             self.draft.empty and not self.drafts and (position == 0 or self._kind(position - 1) in ("stop", "colon"))
         )
-        speed = self.loose_speed
+        speed, verb = self.loose_speed, self.draft.verb
+        underway = chunk.text == "when" and verb is not None and verb.form == "ing" and verb.auxiliary
         self._unwind()
-        self.draft = Draft(subordinate=chunk.value, initial=initial)
+        self.draft = Draft(subordinate="before" if underway else chunk.value, initial=initial)
         self.loose_speed = speed if initial else None
 
     def _order(self, chunk: Chunk, position: int) -> None:
@@ -404,6 +408,9 @@ class Assembler(Drafts):
             self.preposition = chunk.text
 
     def _negation(self, chunk: Chunk, position: int) -> None:
+        if chunk.value == "neither":
+            self.draft.negated = True
+            return
         if chunk.value == "except":
             self.preposition = "except"
             return

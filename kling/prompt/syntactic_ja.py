@@ -41,7 +41,16 @@ class Reader(ModifierReader):
         )
 
     def _step(self, position: int) -> int:
-        readers = (self._punctuation, self._scene, self._part, self._modifier, self._noun, self._adverb, self._verb)
+        readers = (
+            self._punctuation,
+            self._scene,
+            self._member,
+            self._part,
+            self._modifier,
+            self._noun,
+            self._adverb,
+            self._verb,
+        )
         for reader in readers:
             after = reader(position, self.tokens[position])
             if after is not None:
@@ -82,8 +91,9 @@ class Reader(ModifierReader):
         modifiers, self.modifiers = self.modifiers, Modifiers()
         if modifiers.count and not modifiers.attributes and self.open.subjects:  # ボールが二つ
             self._count(self.open.subjects[-1], modifiers.count)
-        elif modifiers.attributes and self.open.subjects:
-            self._close("be", "be", attributes=tuple(modifiers.attributes))
+        elif modifiers.attributes and (self.open.subjects or (modifiers.joined and self.last_subjects)):
+            more = modifiers.alternatives if modifiers.joined else []
+            self._close("be", "be", attributes=(*modifiers.attributes, *more))
         elif modifiers.attributes or modifiers.count:
             self.lost.extend(modifiers.words)
 
@@ -215,6 +225,16 @@ class Reader(ModifierReader):
             self._subject(phrases, topic=False)
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
+        said = self.open
+        if (
+            said.subjects
+            and said.topic
+            and topic
+            and (said.direction or said.speed)
+            and not (said.objects or said.goals)
+        ):
+            self.gaps.append(said)
+            self.open = OpenClause(order=said.order)
         if self.open.subjects and not any(self.phrases[i].kind == "camera" for i in (*self.open.subjects, *phrases)):
             self.open.subjects.extend(phrases)
         elif self.open.subjects:
@@ -311,6 +331,8 @@ class Reader(ModifierReader):
         verb, move = token.value("verb"), token.value("move")
         if verb is None and move is None:
             return self._copula(position, token)
+        if verb == "stop" and verb_group(self.tokens, position).holds:
+            verb = "posture"  # 停まっている
         if self.list:
             phrases, self.list = self.list, []
             self._subject(phrases, topic=False)
@@ -363,7 +385,8 @@ class Reader(ModifierReader):
 
     def _copula(self, position: int, token: Token) -> int | None:
         """だ, です after an adjective: 赤いです."""
-        if token.lemma in ("だ", "です") and self.modifiers.attributes and self.open.subjects:
+        several = self.modifiers.joined and self.last_subjects  # ボールが三つあり、赤と青と緑です
+        if token.lemma in ("だ", "です") and self.modifiers.attributes and (self.open.subjects or several):
             self._predicate()
             return position + 1
         return None
@@ -389,6 +412,11 @@ class Reader(ModifierReader):
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
         index = len(self.clauses)
         clause = state.frozen(kind, verb, tuple(i for i in subjects if i not in camera), group)
+        if kind == "event" and not relative:
+            for gap in self.gaps:
+                way, speed = gap.direction or clause.direction, gap.speed or clause.speed
+                self.clauses.append(replace(clause, subjects=tuple(gap.subjects), direction=way, speed=speed))
+            self.gaps, index = [], len(self.clauses)
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
         if relative:
             self.relatives.append(index)

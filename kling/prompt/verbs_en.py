@@ -47,8 +47,8 @@ class VerbReader:
         """Auxiliaries, negation, adverbs and the verb itself: "does not slowly begin to roll"."""
         group, start = Chunk(kind="verb"), position
         first, before = self.tokens[position], self._at(position - 1)
-        if first.has("filler") and before is not None and before.lemma in ("the", "a"):
-            return None  # "into the frame"
+        if first.has("filler") and before is not None and (before.lemma in ("the", "a") or before.has("path")):
+            return None  # "into the frame", "into frame"
         if first.text == "to" and not self._verb_follows(position + 1):
             return None  # "to the cube", not "to roll"
         be = get = False

@@ -52,7 +52,7 @@ def test_handwritten_prompts(split, floor):
     assert study.score(rows).share >= floor
 
 
-@pytest.mark.parametrize(("name", "total", "found"), [("second", 60, 59), ("third", 133, 131)])
+@pytest.mark.parametrize(("name", "total", "found"), [("second", 60, 59), ("third", 133, 131), ("fourth", 40, 38)])
 def test_further_handwritten_sets(name, total, found):
     rows = study.read(name, HANDWRITTEN.with_name(f"{name}.jsonl"))
     assert len(rows) == total and study.score(rows).found >= found
@@ -263,6 +263,12 @@ def test_events(prompt, expected):
         ("Roll a ball to the right.", ["ball"], ["roll ball right"]),
         ("Make a cube hit a cone, sending it sliding.", ["cube", "cone"], ["collide cube", "slide cone"]),
         ("A ball is batted to the left by a cube.", ["ball", "cube"], ["collide cube", "roll ball left"]),
+        ("A cube hits a cone and knocks it over.", ["cube", "cone"], ["collide cube", "topple cone"]),
+        ("A cube was sliding left when a ball hit it.", ["cube", "ball"], ["slide cube left", "collide ball"]),
+        ("Neither cube moves.", ["cube", "cube"], ["stay cube", "stay cube"]),
+        ("赤い球は左へ、青い箱は右へ滑る。", ["red ball", "blue cube"],
+         ["slide red ball left", "slide blue cube right"]),
+        ("円錐が三つあり、そのうち二つが倒れる。", ["cone"] * 3, ["topple cone"] * 2),
         ("A cone falls and lands on a cube.", ["cone", "cube"], ["fall cone", "collide cone"]),
         ("鉄球が木箱に当たる", ["metal ball", "wood cube"], ["collide metal ball"]),
         ("赤と緑の円錐が倒れる", ["red cone", "green cone"], ["topple red cone", "topple green cone"]),
@@ -315,6 +321,11 @@ def test_camera():
     assert understand("no camera movement, a ball").graph.camera[0].kind == "static"
     assert understand("the camera follows a ball rolling to the right").graph.camera[0].direction == "right"
     assert understand("a ball rolls left").graph.camera == ()
+    assert [(m.kind, m.direction) for m in understand("Pan the camera left over a cone").graph.camera] == [
+        ("pan", "left")
+    ]
+    assert understand("A cone follows a cube").graph.camera == () == understand("球が箱を追いかける").graph.camera
+    assert understand("カメラを下に動かす。箱がある").graph.camera[0].kind == "crane"
 
 
 def test_negated_things_do_not_exist():
