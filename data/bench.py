@@ -99,7 +99,10 @@ def plain(frames: Frames) -> dict[str, float]:
 
 def _noise(grey: np.ndarray) -> float:
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    return float(np.median(np.abs(cv2.filter2D(grey, cv2.CV_32F, mask))[1:-1, 1:-1]) / (6 * 0.6745))
+    grain = float(np.median(np.abs(cv2.filter2D(grey, cv2.CV_32F, mask))[1:-1, 1:-1]) / (6 * 0.6745))
+    around = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], np.uint8)
+    apart = np.maximum(grey - cv2.dilate(grey, around), cv2.erode(grey, around) - grey)
+    return float(np.sqrt(grain**2 + max(0.0, float((apart[apart > 24] ** 2).sum() / grey.size) - 4)))
 
 
 def _blockiness(grey: np.ndarray) -> float:

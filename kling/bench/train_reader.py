@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
-from kling.bench.reader import OFFSET_PX, SIDE_PX, SIZE_NAMES, Reader
+from kling.bench.reader import OFFSET_PX, SIDE_PX, SIZE_NAMES, Reader, load
 from kling.camera import poses
 from kling.errors import InputError
 from kling.media.video import read_frames
@@ -45,6 +45,7 @@ class Options:
     seed: int = 0
     minutes: float = 0.0  # stop and save after so long; call again with --resume to go on; 0: never
     resume: bool = False  # go on from OUT.state
+    start_from: str = ""  # weights to begin with instead of random ones
 
 
 def command(arguments: list[str]) -> int:
@@ -170,7 +171,8 @@ def losses(reader: Reader, pictures: Tensor, truth: dict[str, Tensor]) -> dict[s
 def train(options: Options) -> None:
     """Teach, print the losses, save half-precision weights (and the state to go on from)."""
     torch.manual_seed(options.seed)
-    data, reader = examples(options.clips, options.every), Reader()
+    data = examples(options.clips, options.every)
+    reader = load(Path(options.start_from)).train().requires_grad_(True) if options.start_from else Reader()
     optimizer = torch.optim.AdamW(reader.parameters(), lr=options.learning_rate, weight_decay=0.01)
     state, first, start = Path(options.out + ".state"), 0, time.monotonic()
     if options.resume and state.exists():
@@ -206,7 +208,8 @@ def _batch(data: dict[str, Tensor], options: Options, step: int) -> tuple[Tensor
     if torch.rand(1, generator=generator) < 0.5:
         pictures, truth = pictures.flip(-1), {key: value.flip(-1) for key, value in truth.items()}
         truth["offset"] = truth["offset"] * torch.tensor([-1.0, 1.0])[:, None, None]
-    return augment(pictures, generator), truth
+    # Channels last: a third faster on the CPU.
+    return augment(pictures, generator).contiguous(memory_format=torch.channels_last), truth
 
 
 def _save(out: str, state: Path, reader: Reader, optimizer: torch.optim.Optimizer, step: int) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 
 from kling.shapes import Frames
 
+_IMPULSE = 24.0  # grey levels by which a pixel that does not belong stands out of its neighbours
+_USUAL_IMPULSES = 2.0  # grey levels of them (root mean square) that crisp pictures have by themselves
 _MOST_CHANNELS = 256  # OpenCV takes pictures of up to 512
 
 
@@ -87,11 +89,25 @@ def noise_frames(grey: np.ndarray) -> np.ndarray:
     """f: standard deviation of the noise in each picture (f h w), grey levels.
 
     J. Immerkaer, "Fast Noise Variance Estimation", CVIU 64 (1996): the response to a mask blind to constant, linear and
-    most edge structure; the median, so that texture weighs less than in the paper's mean.
+    most edge structure; the median, so that texture weighs less than in the paper's mean. A median cannot see rare
+    pixels that are far off (dead pixels, bad packets), so these are added: what stands out of all its neighbours.
     """
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     response = np.abs(filtered(cv2.filter2D, grey, cv2.CV_32F, mask))[1:-1, 1:-1]
-    return np.median(response, axis=(0, 1)) / (6 * 0.6745) if response.size else np.zeros(len(grey))
+    if not response.size:
+        return np.zeros(len(grey))
+    grain = np.median(response, axis=(0, 1)) / (6 * 0.6745)
+    return np.sqrt(grain**2 + np.maximum(0, _impulses(grey) - _USUAL_IMPULSES**2))
+
+
+def _impulses(grey: np.ndarray) -> np.ndarray:
+    """f: mean square of what single pixels are beyond all eight neighbours, where it is much. Corners are not."""
+    around = np.ones((3, 3), np.uint8)
+    around[1, 1] = 0
+    lows, highs = (filtered(work, grey, around) for work in (cv2.erode, cv2.dilate))  # h w f
+    pixels = np.moveaxis(grey, 0, -1)
+    apart = np.maximum(pixels - highs, lows - pixels)
+    return np.where(apart > _IMPULSE, apart**2, 0).mean(axis=(0, 1))
 
 
 def _colorfulness(frame: np.ndarray) -> float:

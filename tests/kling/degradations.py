@@ -14,6 +14,13 @@ def noise(clip: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(clip + rng.normal(0, 5 * level, clip.shape), 0, 255).astype(np.uint8)
 
 
+def impulses(clip: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
+    """One more pixel in a hundred a level is black or white."""
+    spoiled, hit = clip.copy(), rng.random(clip.shape[:3]) < 0.01 * level
+    spoiled[hit] = np.where(rng.random(hit.sum()) < 0.5, 0, 255)[:, None]
+    return spoiled
+
+
 def flicker(clip: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     gain = 1 + 0.06 * level * np.where(np.arange(len(clip)) % 2, 1, -1)
     return np.clip(clip * gain[:, None, None, None], 0, 255).astype(np.uint8)
@@ -60,7 +67,7 @@ def drift(clip: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(clip + ramp * np.array([1.0, 0.7, -0.6]), 0, 255).astype(np.uint8)
 
 
-DEGRADATIONS = {f.__name__: f for f in (blur, noise, flicker, freeze, frame_swap, identity_swap, jump, drift)}
+DEGRADATIONS = {f.__name__: f for f in (blur, noise, impulses, flicker, freeze, frame_swap, identity_swap, jump, drift)}
 
 
 def jump_places(num_frames: int, level: int) -> list[int]:

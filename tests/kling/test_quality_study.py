@@ -26,6 +26,7 @@ CLIPS = {
 MEASURES: dict[str, tuple[str, int, Callable[[np.ndarray], float]]] = {
     "blur": ("detail", -1, total.detail),
     "noise": ("noise", 1, lambda clip: picture.measure(clip).noise),
+    "impulses": ("noise", 1, lambda clip: picture.measure(clip).noise),
     "flicker": ("flicker", 1, lambda clip: temporal.measure(clip).flicker),
     "freeze": ("frozen frames", 1, lambda clip: len(stillness.measure(clip).frozen)),
     "frame_swap": ("motion consistency", -1, lambda clip: motion.measure(clip).consistency),
