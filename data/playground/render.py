@@ -17,6 +17,7 @@ from kling.shapes import Frames
 _ROPE_RADIUS_M = 0.012
 _FLOOR_M = 30.0
 _TILE_M = 2.0
+_SKIES = [(setting, lighting) for setting in stage.SETTINGS for lighting in stage.LIGHTINGS]
 
 
 class Renderer:
@@ -52,7 +53,7 @@ class Renderer:
         mesh_turn = np.zeros(9)
         mujoco.mju_quat2Mat(mesh_turn, self._model.mesh_quat[0])
         self._mesh_turn = mesh_turn.reshape(3, 3)
-        self._sky = ""
+        self._sky_ids = self._context.texture[: len(_SKIES)].copy()
         flags, names = self._scene.flags, mujoco.mjtRndFlag
         flags[names.mjRND_SHADOW] = flags[names.mjRND_SKYBOX] = flags[names.mjRND_REFLECTION] = 1
         flags[names.mjRND_FOG] = flags[names.mjRND_HAZE] = 0
@@ -77,19 +78,15 @@ class Renderer:
 
     def close(self) -> None:
         self._gl.make_current()
+        self._context.texture[0] = self._sky_ids[0]  # each is freed once
         self._context.free()
         self._gl.free()
 
     def _light(self, plan: ScenePlan) -> None:
         setting, lighting = stage.SETTINGS[plan.environment.setting], stage.LIGHTINGS[plan.environment.lighting]
-        sky = f"{plan.environment.setting}/{plan.environment.lighting}"
-        if sky != self._sky:
-            texture = self._model.texture("sky").id
-            pixels = stage.sky_texture(plan.environment.setting, plan.environment.lighting)
-            start = self._model.tex_adr[texture]
-            self._model.tex_data[start : start + pixels.size] = pixels.ravel()
-            self._mj.mjr_uploadTexture(self._model, self._context, texture)
-            self._sky = sky
+        # MuJoCo draws the first sky it has: the wanted one takes its place. All are on the graphics side already.
+        wanted = _SKIES.index((plan.environment.setting, plan.environment.lighting))
+        self._context.texture[0] = self._sky_ids[wanted]
         self._scene.nlight = 2
         light, fill = self._scene.lights[0], self._scene.lights[1]
         direction = np.array(lighting.direction) / np.linalg.norm(lighting.direction)
@@ -194,7 +191,9 @@ def _assets(mujoco, width_px: int, height_px: int):
     spec.visual.quality.numslices = spec.visual.quality.numstacks = int(np.clip(height_px // 4, 18, 64))
     spec.visual.map.shadowclip = 5.0
     spec.stat.extent, spec.stat.center = 1.0, [0, 0, 0]
-    _texture(mujoco, spec, "sky", mujoco.mjtTexture.mjTEXTURE_SKYBOX, stage.sky_texture("studio", "studio"))
+    for setting, lighting in _SKIES:
+        pixels = stage.sky_texture(setting, lighting)
+        _texture(mujoco, spec, f"sky/{setting}/{lighting}", mujoco.mjtTexture.mjTEXTURE_SKYBOX, pixels)
     for setting in stage.SETTINGS:
         _texture(mujoco, spec, f"floor/{setting}", mujoco.mjtTexture.mjTEXTURE_2D, stage.floor_texture(setting))
         _material(mujoco, spec, f"floor/{setting}", texrepeat=[1 / _TILE_M, 1 / _TILE_M], texuniform=True)

@@ -9,6 +9,7 @@ Not modelled: air, deformation, breaking, liquids, cloth.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mujoco
@@ -110,26 +111,28 @@ def simulate(
         if not body.fixed and i not in held:
             run.set_velocity(i, body.velocity_m_s, body.angular_velocity_rad_s)
     mujoco.mj_forward(model, data)
-    run.touch(0, 0.0)
+    run.look(0, 0.0)
     run.record(0)
     waiting = sorted(pushes, key=lambda push: push.time_s)
     step = 0
     for frame in range(1, num_frames):
         while step < frame * steps:
-            time_s = step * step_s
-            for i in list(held):
-                if bodies[i].release_s <= time_s + 1e-9:
-                    held.remove(i)
-                    run.set_velocity(i, bodies[i].velocity_m_s, bodies[i].angular_velocity_rad_s)
-            while waiting and waiting[0].time_s <= time_s + 1e-9:
+            time_s = step * step_s + 1e-9
+            for i in [i for i in held if bodies[i].release_s <= time_s]:
+                held.remove(i)
+                run.set_velocity(i, bodies[i].velocity_m_s, bodies[i].angular_velocity_rad_s)
+            while waiting and waiting[0].time_s <= time_s:
                 push = waiting.pop(0)
                 run.set_velocity(run.index[push.body], push.velocity_m_s, push.angular_velocity_rad_s)
-            mujoco.mj_step(model, data)
+            # Up to the next look in one call, unless something is to be done on the way.
+            busy = held or (waiting and waiting[0].time_s <= time_s + _SAMPLED * step_s)
+            count = 1 if busy else min(_SAMPLED - step % _SAMPLED, frame * steps - step)
+            mujoco.mj_step(model, data, count)
             for i in held:
                 run.hold(i)
-            step += 1
+            step += count
             if step % _SAMPLED == 0:
-                run.touch(frame, _SAMPLED * step_s)
+                run.look(frame, _SAMPLED * step_s)
         run.record(frame)
     if not np.isfinite(run.position).all() or data.warning[mujoco.mjtWarning.mjWARN_BADQACC].number:
         raise InputError(
@@ -159,9 +162,8 @@ class _Run:
         shape = (num_frames, len(bodies))
         self.position, self.velocity, self.spin = (np.zeros((*shape, 3)) for _ in range(3))
         self.quaternion = np.zeros((*shape, 4))
-        # (frame, a, b) -> [impulse, greatest force, where]
-        self._met: dict[tuple[int, int, int], list] = {}
-        self._qpos0 = data.qpos.copy()
+        self._looks: list[tuple[int, float, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._held = [self._coordinates(i) for i in range(len(bodies))]
 
     def record(self, frame: int) -> None:
         moved = np.zeros(6)
@@ -174,44 +176,35 @@ class _Run:
         self.position[frame] = self.data.xpos[1:]
         self.quaternion[frame] = self.data.xquat[1:]
 
-    def touch(self, frame: int, step_s: float) -> None:
-        """Gather the contacts of this moment, which stands for ``step_s`` (0: only that they are)."""
-        data = self.data
-        if not data.ncon:
+    def look(self, frame: int, step_s: float) -> None:
+        """Note the contacts of this moment, which stands for ``step_s`` (0: only that they are)."""
+        contact = self.data.contact
+        if not self.data.ncon:
             return
-        contact = data.contact
-        size = contact.dim
-        # Row 0 of each contact is its normal force. Hinges have no rows, so contacts' rows follow one another, except
-        # that one which only just touches has none (then the slower look-up tells).
-        rows = np.cumsum(size) - size
-        if data.nefc != rows[-1] + size[-1]:
-            rows = contact.efc_address
-            forces = [float(data.efc_force[row]) if row >= 0 else 0.0 for row in rows]
-        else:
-            forces = data.efc_force[rows].tolist()
-        for n, ((a, b), force) in enumerate(zip(contact.geom.tolist(), forces, strict=True)):
-            if force <= 0 < step_s:
-                continue
-            key = (frame, a, b) if a < b else (frame, b, a)  # geom 0 is the floor, geom i + 1 body i
-            entry = self._met.get(key)
-            if entry is None:
-                self._met[key] = [force * step_s, force, contact.pos[n].copy()]
-                continue
-            entry[0] += force * step_s
-            if force > entry[1]:
-                entry[1], entry[2] = force, contact.pos[n].copy()
+        rows = contact.efc_address  # of each contact's normal force; below 0: it only just touches, and has none
+        force = np.where(rows >= 0, self.data.efc_force[rows], 0.0) if self.data.nefc else np.zeros(len(rows))
+        self._looks.append((frame, step_s, contact.geom.copy(), force, contact.pos.copy()))  # they are views
 
-    def touches(self):
+    def touches(self) -> Iterator[Touch]:
+        """The contacts noted, one a frame and pair: impulses summed, the place of the greatest force."""
+        if not self._looks:
+            return
+        counts = [len(force) for *_, force, _ in self._looks]
+        frame = np.repeat([look[0] for look in self._looks], counts)
+        step_s = np.repeat([look[1] for look in self._looks], counts)
+        pair, force, point = (np.concatenate([look[n] for look in self._looks]) for n in (2, 3, 4))
+        met = (force > 0) | (step_s == 0)
+        keys = np.column_stack([frame, pair.min(axis=1), pair.max(axis=1)])[met]  # geom 0 is the floor, i + 1 body i
+        force, point = force[met], point[met]
+        found, which = np.unique(keys, axis=0, return_inverse=True)
+        impulse = np.bincount(which.ravel(), weights=force * step_s[met], minlength=len(found))
+        order = np.lexsort((np.arange(len(force)), -force, which.ravel()))
+        greatest = point[order[np.searchsorted(which.ravel()[order], np.arange(len(found)))]]
         names = [FLOOR, *(body.name for body in self.bodies)]
-        for (frame, a, b), (impulse, _, point) in sorted(self._met.items(), key=lambda item: item[0]):
+        for n, (at, a, b) in enumerate(found.tolist()):
             first, second = (names[b], FLOOR) if a == 0 else (names[a], names[b])
-            yield Touch(
-                frame=frame,
-                a=first,
-                b=second,
-                impulse_n_s=impulse,
-                point_m=(float(point[0]), float(point[1]), float(point[2])),
-            )
+            x, y, z = greatest[n].tolist()
+            yield Touch(frame=at, a=first, b=second, impulse_n_s=float(impulse[n]), point_m=(x, y, z))
 
     def set_velocity(self, i: int, velocity: Vec3, spin: Vec3) -> None:
         body, joint = self.bodies[i], self.model.body_jntadr[i + 1]
@@ -232,12 +225,19 @@ class _Run:
         self.data.qvel[start + 3 : start + 6] = local
 
     def hold(self, i: int) -> None:
+        place, start, velocity = self._held[i]
+        place[:] = start
+        velocity[:] = 0
+
+    def _coordinates(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Views of a body's place and velocity in the simulation, and its place as it starts; empty for a fixed one."""
         joint = self.model.body_jntadr[i + 1]
-        width = 1 if self.bodies[i].pivot_m is not None else 6
-        place = self.model.jnt_qposadr[joint]
-        count = 1 if width == 1 else 7
-        self.data.qpos[place : place + count] = self._qpos0[place : place + count]
-        self.data.qvel[self.model.jnt_dofadr[joint] :][:width] = 0
+        if joint < 0:
+            return self.data.qpos[:0], self.data.qpos[:0], self.data.qvel[:0]
+        hangs = self.bodies[i].pivot_m is not None
+        place, speed = self.model.jnt_qposadr[joint], self.model.jnt_dofadr[joint]
+        view = self.data.qpos[place : place + (1 if hangs else 7)]
+        return view, view.copy(), self.data.qvel[speed : speed + (1 if hangs else 6)]
 
 
 def _check(bodies: tuple[Body, ...], pushes: tuple[Push, ...]) -> None:

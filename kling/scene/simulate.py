@@ -163,7 +163,7 @@ def _visible(views: list[_View], aspect: float) -> list[float]:
         # Coordinates of fillConvexPoly count from pixel centres, here in sixteenths. Far outside they would overflow.
         corners = np.clip((hull - 0.5) * 16, -(2**24), 2**24).round().astype(np.int32)
         mask = cv2.fillConvexPoly(np.zeros(hidden.shape, np.uint8), corners, 1, shift=4).astype(bool)
-        share = float((mask & ~hidden).sum()) / max(views[k].area_px, float(mask.sum()))
+        share = np.count_nonzero(mask & ~hidden) / max(views[k].area_px, float(np.count_nonzero(mask)))
         shares[k] = round(min(share, 1.0), 3)
         hidden |= mask
     return shares
@@ -199,9 +199,9 @@ def _rim(center: np.ndarray, radius: float, eye: np.ndarray) -> np.ndarray:
     sight = sight / distance
     ratio = np.minimum(radius / distance, 0.999)
     other = np.where(np.abs(sight[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
-    side = np.cross(sight, other)
+    side = poses.cross(sight, other)
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    up = np.cross(sight, side)
+    up = poses.cross(sight, side)
     around = _CIRCLE[0][:, None] * side[:, None] + _CIRCLE[1][:, None] * up[:, None]
     return center[:, None] + radius * (ratio * sight)[:, None] + radius * np.sqrt(1 - ratio**2)[:, None] * around
 
