@@ -48,7 +48,7 @@ def measure(frames: Frames) -> PictureQuality:
         brightness=float(grey.mean() / 255),
         contrast=float(grey.std(axis=(1, 2)).mean() / 255),
         clipped=float(((grey <= 2) | (grey >= 253)).mean()),
-        colorfulness=float(np.mean([_colorfulness(frame) for frame in frames])),
+        colorfulness=float(_colorfulness(frames).mean(dtype=float)),
     )
 
 
@@ -110,7 +110,8 @@ def _impulses(grey: np.ndarray) -> np.ndarray:
     return np.where(apart > _IMPULSE, apart**2, 0).mean(axis=(0, 1))
 
 
-def _colorfulness(frame: np.ndarray) -> float:
-    red, green, blue = (frame[..., i].astype(np.float32) for i in range(3))
+def _colorfulness(frames: Frames) -> np.ndarray:
+    """f."""
+    red, green, blue = (frames[..., i].reshape(len(frames), -1).astype(np.float32) for i in range(3))
     rg, yb = red - green, (red + green) / 2 - blue
-    return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+    return np.hypot(rg.std(axis=1), yb.std(axis=1)) + 0.3 * np.hypot(rg.mean(axis=1), yb.mean(axis=1))

@@ -138,7 +138,7 @@ def drift(frames: Frames, flow: np.ndarray | None = None) -> Drift:
     flow = flows(shrink(frames)) if flow is None else flow
     height, width = flow.shape[1:3]
     colour = [_opponent(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)) for frame in frames]
-    steps = np.stack([_cells(warp(colour[i + 1], flow[i]) - colour[i]) for i in range(len(flow))])  # f-1 cells 3
+    steps = _cells(np.stack([warp(colour[i + 1], flow[i]) - colour[i] for i in range(len(flow))]))  # f-1 cells 3
     cells, means = steps.sum(axis=0), steps.mean(axis=1)
     change = cells.mean(axis=0)
     error = np.sqrt(cells.var(axis=0, ddof=1) / _PLACES + _variance_of_sum(means) + _CODING**2)
@@ -152,11 +152,12 @@ def drift(frames: Frames, flow: np.ndarray | None = None) -> Drift:
 
 
 def _cells(difference: np.ndarray) -> np.ndarray:
-    """cells 3: change of each cell of a picture (h w 3); half median, half clipped mean, so that edges weigh little."""
-    height, width = (size // _CELLS for size in difference.shape[:2])
-    inside = difference[: height * _CELLS, : width * _CELLS].reshape(_CELLS, height, _CELLS, width, 3)
-    values = inside.transpose(0, 2, 1, 3, 4).reshape(_CELLS * _CELLS, height * width, 3)
-    return (np.median(values, axis=1) + np.clip(values, -4, 4).mean(axis=1)) / 2
+    """f cells 3: change of each cell of pictures (f h w 3): half median, half clipped mean; edges weigh little."""
+    height, width = (size // _CELLS for size in difference.shape[1:3])
+    inside = difference[:, : height * _CELLS, : width * _CELLS]
+    parts = inside.reshape(-1, _CELLS, height, _CELLS, width, 3).transpose(0, 1, 3, 2, 4, 5)
+    values = parts.reshape(-1, _CELLS * _CELLS, height * width, 3)
+    return (np.median(values, axis=2) + np.clip(values, -4, 4).mean(axis=2)) / 2
 
 
 def _variance_of_sum(steps: np.ndarray) -> np.ndarray:
