@@ -70,7 +70,7 @@ class Speaker:
         patient = self.name(event.patient) if event.patient else ""
         if tail == "over":  # "topples over to the left"
             verb, tail = f"{verb} over", ""
-        elif direction and tail != "to a stop":  # "bounces to the left up and down" is no English
+        elif direction or (speed and tail == "to a stop"):  # "bounces to the left up and down" is no English
             tail = ""
         parts = [subject, speed if before else "", verb, patient, direction, tail, "" if before else speed]
         return " ".join(part for part in parts if part)

@@ -60,7 +60,7 @@ class Speaker:
         speed = self.choose.word(ja.SPEEDS[event.speed]) if event.speed else ""
         verb = self.choose.word(ja.VERBS[event.action]).split("/")[_FORMS[form]]
         middle = [speed, direction] if self.choose.chance(0.6) else [direction, speed]
-        return "".join([subject, *middle, patient, verb])
+        return "".join([subject, patient, *middle, verb])  # "箱に速く衝突する": 速く must not seem to describe the box
 
     def together(self, events: list[Event], form: str = "plain") -> str:
         """Simultaneous events: ～て、同時に～."""
@@ -84,10 +84,11 @@ class Speaker:
         return f"{'と'.join(names)}{also or 'が'}ある" if names else ""
 
     def place(self, parts: tuple[str, ...] = ("gravity", "lighting", "setting")) -> str:
-        """夕暮れに芝生の上で."""
+        """スタジオ照明の下、芝生の上で."""
         tables = {"setting": ja.SETTINGS, "lighting": ja.LIGHTINGS, "gravity": ja.GRAVITIES}
         said = [(part, getattr(self.graph, part)) for part in parts]
-        return "、".join(self.choose.word(tables[part][value]) for part, value in said if value)
+        words = [self.choose.word(tables[part][value]) for part, value in said if value]
+        return "".join([*map(_leading, words[:-1]), *words[-1:]])
 
     def camera(self, form: str = "plain", particle: str = "は") -> str:
         """カメラはゆっくり左へパンする."""
@@ -102,6 +103,13 @@ class Speaker:
         return speed + self.choose.word(ja.CAMERA[move.kind, move.direction]).split("/")[_FORMS[form]]
 
 
+def _leading(place: str) -> str:
+    """A place or light with another behind it: 月面の(砂浜で), 夕日の中、(砂浜で), 夕暮れに、(砂浜で)."""
+    if place.endswith(("下で", "中で")):
+        return place.removesuffix("で") + "、"
+    return place.removesuffix("で") + "の" if place.endswith("で") else place + "、"
+
+
 def _text(*sentences: str) -> str:
     return "".join(f"{sentence}。" for sentence in sentences if sentence)
 
@@ -111,17 +119,23 @@ def _ordered(s: Speaker, style: str) -> str:
     groups = stages(s.graph)
     if len(groups) < 2:
         return s.together(groups[0]) if groups else ""
-    if style == "after":
-        text = s.together(groups[0], "past") + s.choose.one("後、", "あとで、")
-        for group in groups[1:-1]:
-            text += s.together(group, "past") + "後、"
-        return text + s.together(groups[-1])
-    if style == "before":
-        return "前に、".join(s.together(group) for group in reversed(groups))  # Aする前に、B: B comes first
-    words = ["まず", *["次に"] * (len(groups) - 1)]
+    awkward = groups[0] if style == "after" else groups[1]
+    if style == "first" or any(event.action == "stay" for event in awkward):  # nothing is before or after stillness
+        return _chain(s, groups, ["まず"])
+    rest = ["最後に"] if len(groups) == 3 else ["次に"]
+    if style == "after":  # Aした後、Bして、最後にC
+        lead = s.together(groups[0], "past") + s.choose.one("後、", "あとで、")
+        return lead + _chain(s, groups[1:], ["", *rest])
+    lead = s.together(groups[1]) + "前に、"  # Bする前に、Aして、最後にC
+    return lead + _chain(s, [groups[0], *groups[2:]], ["", *rest])
+
+
+def _chain(s: Speaker, groups: list[list[Event]], words: list[str]) -> str:
+    """まずAして、次にBして、最後にC; ``words`` are the first of those of order."""
+    words = [*words, *["次に"] * (len(groups) - len(words))][: len(groups)]
     if len(groups) > 2:
         words[-1] = "最後に"
-    elif s.choose.chance(0.4):
+    elif words[-1] == "次に" and s.choose.chance(0.4):
         words[-1] = "それから"
     clauses = [s.together(group, "te") for group in groups[:-1]] + [s.together(groups[-1])]
     return "、".join(word + clause for word, clause in zip(words, clauses, strict=True))
@@ -151,11 +165,12 @@ def _direct(s: Speaker) -> str:
 def _exists(s: Speaker) -> str:
     """First who is there."""
     who, place = s.exist(_all(s)), s.place()
-    return _text(who, *_relations(s), _ordered(s, "first"), s.camera(), _stage(place) if place else "")
+    return _text(who, *_relations(s), _ordered(s, "first"), s.camera(), _stage(s, place))
 
 
-def _stage(place: str) -> str:
-    return f"これらはすべて{place}起こる"
+def _stage(s: Speaker, place: str) -> str:
+    several = len(s.graph.events) + len(s.graph.camera) > 1
+    return f"{'これらはすべて' if several else 'これは'}{place}起こる" if place else ""
 
 
 def _camera_first(s: Speaker) -> str:
@@ -169,7 +184,7 @@ def _as_camera(s: Speaker) -> str:
     camera, place = s.camera(particle="が"), s.place()
     happens = _happens(s)
     lead = f"{camera}中、{happens}" if camera else happens
-    return _text(lead, *_relations(s), _rest(s), _stage(place) if place else "")
+    return _text(lead, *_relations(s), _rest(s), _stage(s, place))
 
 
 def _relations_first(s: Speaker) -> str:
@@ -185,7 +200,7 @@ def _after(s: Speaker) -> str:
 
 def _before(s: Speaker) -> str:
     happens, place = _happens(s, "before"), s.place()
-    return _text(happens, *_relations(s), _rest(s), s.camera(), _stage(place) if place else "")
+    return _text(happens, *_relations(s), _rest(s), s.camera(), _stage(s, place))
 
 
 def _video_of(s: Speaker) -> str:
@@ -199,8 +214,9 @@ def _counted(s: Speaker) -> str:
     number = ja.NUMBERS[total].usual[0] if total > 1 else "一つ"
     place = s.place()
     names = "、".join(s.name(node) for node in _all(s))
-    return _text(f"物体が{number}ある", f"それは{names}だ", *_relations(s), _ordered(s, "first"), s.camera(),
-                 _stage(place) if place else "")  # fmt: skip
+    these = "それら" if total > 1 else "それ"
+    return _text(f"物体が{number}ある", f"{these}は{names}だ", *_relations(s), _ordered(s, "first"), s.camera(),
+                 _stage(s, place))  # fmt: skip
 
 
 def _tags(s: Speaker) -> str:
@@ -219,7 +235,8 @@ def _scene(s: Speaker) -> str:
     """ "登場するもの：～。動き：～。カメラ：～。"."""
     names = "、".join(s.name(node) for node in _all(s))
     lines = [("登場するもの", names), ("配置", "、".join(_relations(s))), ("動き", _ordered(s, "first")),
-             ("場所", s.place()), ("カメラ", s.camera())]  # fmt: skip
+             ("場所", s.place().removesuffix("で").removesuffix("に")),
+             ("カメラ", s.camera().removeprefix("カメラは"))]  # fmt: skip
     return "".join(f"{title}：{text}。" for title, text in lines if text)
 
 

@@ -18,7 +18,7 @@ COLORS: dict[str, Words] = {
     "yellow": w("yellow"),
     "green": w("green", "emerald"),
     "cyan": w("cyan|turquoise", "aqua"),
-    "blue": w("blue", "navy"),
+    "blue": w("blue", "cobalt"),
     "purple": w("purple|violet"),
     "pink": w("pink", "magenta"),
 }

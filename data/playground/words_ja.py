@@ -87,15 +87,15 @@ SETTINGS: dict[str, Words] = {
     "studio": w("白いスタジオで|スタジオで"),
 }
 LIGHTINGS: dict[str, Words] = {
-    "studio": w("スタジオ照明の下で|スタジオの照明で"),
+    "studio": w("スタジオ照明の下で|スタジオの照明の下で"),
     "daylight": w("昼間の光の中で|日差しの中で"),
     "dusk": w("夕暮れに|夕日の中で"),
 }
 GRAVITIES: dict[str, Words] = {
-    "moon": w("月面で|月の重力で"),
-    "mars": w("火星で|火星の重力で"),
-    "zero": w("無重力で", "無重力空間で"),
-    "earth": w("地球の重力で"),
+    "moon": w("月面で|月の重力の下で"),
+    "mars": w("火星で|火星の重力の下で"),
+    "zero": w("無重力の中で", "無重力空間で"),
+    "earth": w("地球の重力の下で"),
 }
 # "plain/te-form/past" of what the camera does.
 CAMERA: dict[tuple[str, str | None], Words] = {
@@ -125,7 +125,7 @@ CAMERA: dict[tuple[str, str | None], Words] = {
         "右回りに周回する/右回りに周回して/右回りに周回した",
     ),
     ("crane", "up"): w("上昇する/上昇して/上昇した|高く上がる/高く上がって/高く上がった"),
-    ("crane", "down"): w("下降する/下降して/下降した|低く下がる/低く下がって/低く下がった"),
+    ("crane", "down"): w("下降する/下降して/下降した|降下する/降下して/降下した"),
     ("roll", "left"): w("左へロールする/左へロールして/左へロールした|左に傾く/左に傾いて/左に傾いた"),
     ("roll", "right"): w("右へロールする/右へロールして/右へロールした|右に傾く/右に傾いて/右に傾いた"),
 }  # fmt: skip
