@@ -14,6 +14,7 @@ _TILE_PX = 128
 _COLUMNS = 3  # clips side by side
 _SHOWN = 6  # frames of each
 _TEXT_PX = 54
+_GAP_PX = 3
 
 
 def sheet(out: str, names: list[str]) -> bytes:
@@ -34,12 +35,14 @@ def _cell(out: str, name: str) -> np.ndarray:
     chosen = np.linspace(0, len(frames) - 1, _SHOWN).round().astype(int)
     scale = _TILE_PX / max(frames.shape[1:3])
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-    strip = np.concatenate(
-        [cv2.resize(frames[i], None, fx=scale, fy=scale, interpolation=method) for i in chosen], axis=1
-    )
+    tiles = [cv2.resize(frames[i], None, fx=scale, fy=scale, interpolation=method) for i in chosen]
+    for tile in tiles[1:]:
+        tile[:, :_GAP_PX] = 255  # without it a thing near an edge seems to stand between two frames
+    strip = np.concatenate(tiles, axis=1)
     text = np.full((_TEXT_PX, strip.shape[1], 3), 255, np.uint8)
     caption = next(c.text for c in sidecar.captions if c.language == "en")  # OpenCV's font has no Japanese
-    for n, line in enumerate(textwrap.wrap(f"{name[-4:]} {caption}", 118)[:4]):
+    moves = " and ".join(sidecar.plan.camera.moves)
+    for n, line in enumerate(textwrap.wrap(f"{name[-4:]} [{moves}] {caption}", 118)[:4]):
         cv2.putText(text, line, (3, 11 + 13 * n), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
     cell = np.concatenate([text, strip])
     cell[:, -4:] = 255
