@@ -51,12 +51,14 @@ def _of(root: str, name: str) -> list[Source]:
         if sidecar:
             fingerprint = hashlib.sha256((fingerprint + details[sidecar]).encode()).hexdigest()[:16]
         inner = uri[len(root) :].lstrip("/")
-        sources.append(
-            Source(
-                name=posixpath.join(name, inner) if inner else name, uri=uri, fingerprint=fingerprint, sidecar=sidecar
-            )
-        )
+        called = _speakable(posixpath.join(name, inner) if inner else name)
+        sources.append(Source(name=called, uri=uri, fingerprint=fingerprint, sidecar=sidecar))
     return sources
+
+
+def _speakable(name: str) -> str:
+    """The name as text that can be written: bytes that are not UTF-8 (names of other systems) as \\xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _details(root: str) -> dict[str, str]:

@@ -175,7 +175,8 @@ def _local_copy(source: Source, max_bytes: int) -> Iterator[str]:
         size = _readable_size(path)
         if size > max_bytes:
             raise FilteredError(f"the file has {size} bytes, over the limit of {max_bytes}")
-        yield path
+        with _utf8(path) as name:
+            yield name
         return
     fs, inner = storage.resolve(source.uri)
     with tempfile.TemporaryDirectory(prefix="kling-curate-") as folder:
@@ -190,6 +191,20 @@ def _local_copy(source: Source, max_bytes: int) -> Iterator[str]:
             raise InputError(f"cannot be fetched ({type(error).__name__}: {error})") from error
         _readable_size(path)
         yield path
+
+
+@contextlib.contextmanager
+def _utf8(path: str) -> Iterator[str]:
+    """A path that the decoder can be told: a link to the file where its own name is no text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="kling-curate-") as folder:
+            link = Path(folder) / "source"
+            link.symlink_to(path)
+            yield str(link)
+        return
+    yield path
 
 
 def _readable_size(path: str) -> int:

@@ -139,10 +139,14 @@ def read_seconds(dataset: str) -> dict[str, float]:
     """Working time of each stage, summed over everything that is committed; empty when the work folder is gone."""
     work, total = storage.join(dataset, "work"), dict[str, float]()
     for uri in storage.list_files(work) if storage.exists(work) else []:
+        spent: dict[str, float] = {}
         if uri.endswith(".parquet"):
             notes = pq.read_schema(io.BytesIO(storage.read_bytes(uri))).metadata or {}
-            for stage, spent in json.loads(notes.get(_SECONDS, b"{}")).items():
-                total[stage] = total.get(stage, 0.0) + spent
+            spent = json.loads(notes.get(_SECONDS, b"{}"))
+        elif uri.endswith("outcome.json"):  # of a file that gave no clip: it cost time, too
+            spent = json.loads(storage.read_bytes(uri))["seconds"]
+        for stage, seconds in spent.items():
+            total[stage] = total.get(stage, 0.0) + seconds
     return total
 
 

@@ -1,5 +1,6 @@
 """Other encodes and other damage than in raw_files.py: what each becomes, and why. Read without Ray."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,28 @@ def test_interlaced_pictures_are_not_combed(reader, tmp_path):
     frame = unit.clips[0].pixels[5].astype(float)
     combed = np.abs(frame[1:-1] - (frame[:-2] + frame[2:]) / 2).mean()
     assert combed < 0.5 * np.abs(woven[5][1:-1] - (woven[5][:-2].astype(float) + woven[5][2:]) / 2).mean()
+
+
+def test_a_name_that_is_no_text_is_read_and_told(reader, tmp_path):
+    """Names from other systems may be bytes that are not UTF-8; Linux allows every byte."""
+    strange = tmp_path / os.fsdecode(b"caf\xe9 \xff.mp4")
+    write(tmp_path / "a.mp4", moving(20)).rename(strange)
+    (source,) = list_sources((str(tmp_path),))
+    assert source.name.endswith("/caf\\xe9 \\xff.mp4") and source.key
+    (unit,) = reader(source)
+    assert unit.outcome is not None and (unit.outcome.state, len(unit.clips)) == ("done", 1)
+
+
+def test_what_is_no_file_is_set_aside_and_never_waited_for(reader, tmp_path):
+    """A pipe nobody writes to, an endless device, a folder called like a video."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "endless.mp4").symlink_to("/dev/zero")
+    (tmp_path / "folder.mp4").mkdir()
+    write(tmp_path / "folder.mp4" / "inside.mp4", moving(20))
+    told = {
+        source.name.partition("/")[2]: list(reader(source))[-1].outcome for source in list_sources((str(tmp_path),))
+    }
+    assert {name: outcome.state for name, outcome in told.items()} == {
+        "pipe.mp4": "filtered", "endless.mp4": "filtered", "folder.mp4/inside.mp4": "done",
+    }  # fmt: skip
+    assert told["pipe.mp4"].reason == told["endless.mp4"].reason == "not a regular file"
