@@ -16,6 +16,7 @@ from kling import shards, storage
 
 _SHOWN = 6  # best and worst clips on the page
 _BINS = 24
+_COUNTS = ("files", "done", "filtered", "failed", "shots", "clips", "rows", "failed_clips")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def page(dataset: str, price_per_hour: float) -> str:
     rows.sort(key=lambda row: -dict(row["scores"]).get("total", 0.0))
     parts = [
         f"<h1>{html.escape(dataset)}</h1><p>preset {html.escape(manifest.preset)}</p>",
-        _table("Counts", manifest.counts.items()),
+        _table("Counts", ((name.replace("_", " "), manifest.counts[name]) for name in _COUNTS)),
         _table("Files by what became of them", _reasons(outcomes)),
         _table("Warnings", ((o.source, "; ".join(o.warnings)) for o in outcomes if o.warnings)),
         _speed(dataset, outcomes, manifest, price_per_hour),
@@ -93,12 +94,12 @@ def _histograms(rows: list[dict]) -> str:
 
 def _histogram(name: str, rows: list[dict]) -> str:
     values = np.array([value for row in rows for key, value in row["scores"] if key == name])
-    counts, edges = np.histogram(values, _BINS)
+    counts, _ = np.histogram(values, _BINS)
     heights = 60 * counts / max(counts.max(), 1)
     bars = "".join(
         f'<rect x="{i * 8}" y="{60 - height:.1f}" width="7" height="{height:.1f}"/>' for i, height in enumerate(heights)
     )
-    label = f"{html.escape(name)}: {edges[0]:.3g} to {edges[-1]:.3g}, median {np.median(values):.3g}"
+    label = f"{html.escape(name)}: {values.min():.3g} to {values.max():.3g}, median {np.median(values):.3g}"
     return f'<figure><svg viewBox="0 0 {_BINS * 8} 60">{bars}</svg><figcaption>{label}</figcaption></figure>'
 
 

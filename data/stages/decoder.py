@@ -98,6 +98,8 @@ def _scan(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], lis
         seen, decoded = _Seen(scene_rate, bool(request["thumbs"])), _Decoding(container, stream, limits)
         for time_s, frame in decoded:
             seen.add(time_s, frame)
+            if decoded.spoiled:
+                seen.spoiled.append(len(seen.times) - 1)
         if seen.first is None:
             reason = f": {decoded.error}" if decoded.error else ""
             return {"error": f"not one frame can be decoded{reason}"}, []
@@ -109,6 +111,7 @@ def _scan(request: dict[str, Any], limits: _Limits) -> tuple[dict[str, Any], lis
             "zero_s": decoded.zero_s,
             "cuts": sorted(set(seen.cuts)),
             "key_frames": seen.key_frames,
+            "spoiled": seen.spoiled,
             "coded_motion": seen.coded_motion,
             "samples": seen.samples,
             "width_px": seen.first.width,
@@ -137,6 +140,7 @@ class _Seen:
         self.cuts: list[int] = []
         self.num_interlaced = 0
         self.key_frames: list[int] = []
+        self.spoiled: list[int] = []  # frames that damage made, or that follow from such
         self.samples: list[int] = []  # frames whose profiles were kept
         self.coded_motion: list[float | None] = []  # picture widths a frame; None where the codec gives no vectors
 
@@ -257,6 +261,7 @@ class _Decoding:
         self._container, self._stream, self._limits, self._start_s = container, stream, limits, start_s
         self.zero_s = zero_s  # time stamp of the file's first frame: clips count from there
         self.num_damaged, self.error, self.over_limit, self.invented_times = 0, "", False, False
+        self.spoiled = False  # the frame just given shows damage: decoders paint over it, until a key frame starts anew
         stream.codec_context.thread_count = 1  # more threads cost memory and bring nothing beside other workers
 
     def __iter__(self) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -283,11 +288,12 @@ class _Decoding:
             for packet in self._container.demux(self._stream):
                 try:
                     for frame in packet.decode():
+                        self.spoiled = bool(frame.is_corrupt) or (self.spoiled and not frame.key_frame)
                         if frame.is_corrupt:
                             self.num_damaged, self.error = self.num_damaged + 1, self.error or "incomplete pictures"
                         yield frame
                 except FFmpegError as error:
-                    self.num_damaged += 1
+                    self.num_damaged, self.spoiled = self.num_damaged + 1, True
                     self.error = _plain(error)
         except FFmpegError as error:  # the container itself ends in the middle
             self.num_damaged += 1

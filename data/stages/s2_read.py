@@ -75,7 +75,7 @@ class Reader:
                 shots = _shots(scan, self._options.shots, whole=sidecar is not None)
                 plans = [plan for shot in shots for plan in _clips(shot, self._spec)]
                 if sidecar is not None:
-                    plans = plans[:1]  # the ground truth begins with the file's first frame
+                    plans = [plan for plan in plans[:1] if plan.times_s[0] == 0]  # the truth begins with the file
                 outcome = replace(
                     outcome,
                     num_shots=len(shots),
@@ -225,6 +225,8 @@ def _warnings(scan: dict[str, Any]) -> tuple[str, ...]:
     last, declared = scan["times_s"][-1], scan["declared_s"]
     if scan["num_damaged"]:
         found.append(f"{scan['num_damaged']} damaged packets ({scan['damage']})")
+    if scan["spoiled"]:
+        found.append(f"{len(scan['spoiled'])} of {len(scan['times_s'])} frames show the damage; no clip has one")
     if scan["over_limit"]:
         found.append(f"cut after {len(scan['times_s'])} frames (the limit)")
     elif declared and abs(declared - last) > max(1.0, 0.1 * last):
@@ -263,6 +265,7 @@ def _shots(scan: dict[str, Any], detector: str, whole: bool) -> list[_Shot]:
         gaps = _gaps(times)
         inside = [sorted({a, *(gap for gap in gaps if a < gap < b), b}) for a, b in bounds]
         bounds = [pair for edges in inside for pair in pairwise(edges)]
+    bounds = [whole_part for pair in bounds for whole_part in _sound(pair, scan["spoiled"])]
     interval, samples, shots = _interval(times), np.array(scan["samples"]), []
     for first, end in bounds:
         box = 0, 0, scan["width_px"], scan["height_px"]
@@ -271,6 +274,13 @@ def _shots(scan: dict[str, Any], detector: str, whole: bool) -> list[_Shot]:
             box = picture_box(scan["rows"][inside], scan["columns"][inside])
         shots.append(_Shot(times_s=times[first:end], interval_s=interval, box_px=box))
     return shots
+
+
+def _sound(bounds: tuple[int, int], spoiled: list[int]) -> list[tuple[int, int]]:
+    """The stretches of frames without damage."""
+    inside = [frame for frame in spoiled if bounds[0] <= frame < bounds[1]]
+    edges = [bounds[0] - 1, *inside, bounds[1]]
+    return [(a + 1, b) for a, b in pairwise(edges) if b > a + 1]
 
 
 def _clips(shot: _Shot, spec: ClipSpec) -> list[_Plan]:
@@ -299,6 +309,8 @@ def _refuse(scan: dict[str, Any], plans: list[_Plan], spec: ClipSpec) -> None:
     rate = (len(times) - 1 - len(_gaps(times))) / max(times[-1] - lost, 1e-6)
     if rate < _MIN_RATE * spec.fps:
         raise FilteredError(f"{rate:.1f} frames a second, below the {spec.fps} of the preset")
+    if not plans and scan["spoiled"]:
+        raise FilteredError("no shot without damage is as long as a clip")
     if not plans:
         need = (spec.num_frames - 1) / spec.fps
         raise FilteredError(f"no shot is as long as a clip ({need:.1f} s)")

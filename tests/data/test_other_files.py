@@ -111,3 +111,19 @@ def test_what_is_no_file_is_set_aside_and_never_waited_for(reader, tmp_path):
         "pipe.mp4": "filtered", "endless.mp4": "filtered", "folder.mp4/inside.mp4": "done",
     }  # fmt: skip
     assert told["pipe.mp4"].reason == told["endless.mp4"].reason == "not a regular file"
+
+
+def test_pictures_that_damage_made_are_in_no_clip(reader, tmp_path):
+    """A decoder paints over what it lost, in grey or with the frame before: it would score well, being so smooth."""
+    path = write(tmp_path / "a.mkv", moving(120), options={"g": "10", "crf": "5"})
+    data, rng = bytearray(path.read_bytes()), np.random.default_rng(3)
+    for at in rng.integers(int(0.4 * len(data)), int(0.6 * len(data)), 12):
+        data[at] ^= 0x5A
+    path.write_bytes(bytes(data))
+    (unit,) = read(reader, path)
+    assert unit.outcome is not None and unit.outcome.state == "done", unit.outcome
+    assert any("frames show the damage; no clip has one" in warning for warning in unit.outcome.warnings)
+    assert 2 <= len(unit.clips) <= 5
+    for clip in unit.clips:
+        first = round(clip.start_s * 8)
+        assert np.abs(clip.pixels - moving(120)[first : first + 17].astype(float)).mean() < 3, first
