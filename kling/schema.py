@@ -286,6 +286,15 @@ class UsageWindow(_Answer):
     share: float  # used / limit; 0 without a limit
 
 
+class Recommendation(_Answer):
+    topic: Literal["quota", "peak_hours", "resolution", "duration"]
+    advice: str
+
+
+class Recommendations(_Answer):
+    recommendations: tuple[Recommendation, ...]  # empty: nothing to say yet
+
+
 class Usage(_Answer):
     windows: tuple[UsageWindow, ...]
     recommendations: tuple[str, ...] = ()

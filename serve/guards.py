@@ -1,14 +1,12 @@
 """What stands before every route: keys and scopes, size and pace of bodies, and errors in the form of each API."""
 
 import asyncio
-import ipaddress
 import json
 import logging
 import math
-import socket
+import traceback
 import uuid
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import anyio
 import sqlalchemy as sa
@@ -23,24 +21,43 @@ from kling.errors import KlingError
 from kling.schema import MAX_BODY_BYTES, Problem, ProblemBody
 
 from .admission import NotAdmittedError
-from .keys import Key, RefusedError
+from .keys import BadTokenError, Key, RefusedError
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
+_MAX_HEADER_BYTES = 64 * 2**10
 _BODY_TIMEOUT_S = 30.0  # a body that is not there by then is not worth a connection
 _bearer = HTTPBearer(auto_error=False, description="kling_... key, or a JWT (HS256) made with an access key pair")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 _OFFICIAL = tuple(f"/v1/videos/{kind}" for kind in ("text2video", "image2video", "video-extend"))
 # Codes of the Kling official format: by our code, else by HTTP status.
-_OFFICIAL_CODES = {"invalid": 1201, "unsupported": 1201, "invalid_body": 1200, "quota_exceeded": 1102}
-_OFFICIAL_STATUS = {400: 1200, 401: 1000, 403: 1103, 404: 1203, 409: 1201, 413: 1200, 429: 1302, 503: 5001}
+_OFFICIAL_CODES = {
+    "no_key": 1001,
+    "bad_token": 1002,
+    "early_token": 1003,
+    "late_token": 1004,
+    "quota_exceeded": 1102,
+    "invalid_body": 1200,
+    "invalid": 1201,
+    "queue_full": 1303,
+}
+_OFFICIAL_STATUS = {400: 1200, 401: 1000, 403: 1103, 404: 1203, 405: 1202, 408: 1200, 409: 1201, 413: 1200, 415: 1200,
+                    429: 1302, 431: 1200, 503: 5001}  # fmt: skip
+# The statuses that format knows.
+_OFFICIAL_ANSWERED = {405: 404, 408: 400, 409: 400, 413: 400, 415: 400, 422: 400, 431: 400}
 
 
 async def caller(request: Request, credentials: Credentials) -> Key:
     """The key that the request carries. Raises NotAdmittedError (401)."""
-    found = None
-    if credentials is not None and len(credentials.credentials) <= 4096:
-        found = await asyncio.to_thread(request.app.state.desk.keys.authenticate, credentials.credentials)
+    if credentials is None:
+        raise NotAdmittedError("a valid bearer key is needed", status=401, code="no_key")
+    if len(credentials.credentials) > 4096:
+        raise NotAdmittedError("a valid bearer key is needed", status=401, code="unauthorized")
+    keys = request.app.state.desk.keys
+    try:
+        found = await asyncio.to_thread(keys.authenticate, credentials.credentials)
+    except BadTokenError as error:
+        raise NotAdmittedError(error.message, status=401, code=error.code) from None
     if found is None:
         raise NotAdmittedError("a valid bearer key is needed", status=401, code="unauthorized")
     return found
@@ -58,32 +75,8 @@ def _scoped(scope: str):
 reader, writer = _scoped("read"), _scoped("generate")
 
 
-def check_callback(url: str | None) -> None:
-    """A callback goes to a public host over HTTP(S). Raises NotAdmittedError (422)."""
-    if url is None:
-        return
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname
-    except ValueError:
-        parts, port, host = None, None, None
-    if parts is None or parts.scheme not in ("http", "https") or not host or parts.username is not None:
-        raise NotAdmittedError("not an http(s) URL", status=422, code="invalid", field="callback_url")
-    if not public_addresses(host, port or 443):
-        raise NotAdmittedError("not the address of a public host", status=422, code="invalid", field="callback_url")
-
-
-def public_addresses(host: str, port: int) -> list[str]:
-    """Where a name leads, if every address it leads to is public; else nothing."""
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError, ValueError):
-        return []
-    return sorted(map(str, found)) if all(ipaddress.ip_address(str(a)).is_global for a in found) else []
-
-
 class Bodies:
-    """Refuses bodies that are too large or come too slowly, before a route sees them."""
+    """Refuses headers and bodies that are too large, and bodies that come too slowly, before a route sees them."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -91,6 +84,10 @@ class Bodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _MAX_HEADER_BYTES:
+            problem = ProblemBody(code="too_large", message=f"headers are at most {_MAX_HEADER_BYTES // 2**10} KiB")
+            await _answer(scope["path"], 431, problem)(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
@@ -165,6 +162,14 @@ def install(app: FastAPI) -> None:
         body = ProblemBody(code="unavailable", message="the service cannot do this now")
         return _answer(request.url.path, 503, body, retry_after_s=5.0)
 
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # Where, not what: the text of an error may hold what the caller sent.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("request broke", extra={"error": type(error).__name__, "path": request.url.path, "where": where})
+        body = ProblemBody(code="internal", message="the service has a fault here; it is logged")
+        return _answer(request.url.path, 500, body)
+
     @app.exception_handler(sa.exc.OperationalError)
     async def database(request: Request, error: sa.exc.OperationalError) -> Response:
         log.error("database failed", extra={"error": str(error.orig), "path": request.url.path})
@@ -182,13 +187,15 @@ def _answer(path: str, status: int, problem: ProblemBody, *, retry_after_s: floa
     body: dict = Problem(error=problem).model_dump()
     if path.startswith(_OFFICIAL):
         code = _OFFICIAL_CODES.get(problem.code, _OFFICIAL_STATUS.get(status, 5000))
-        status = 400 if status in (409, 422) else status
+        status = 429 if code == 1303 else _OFFICIAL_ANSWERED.get(status, status)
         body = {"code": code, "message": problem.message, "request_id": uuid.uuid4().hex}
     elif path.startswith("/v1/videos"):
         status = 400 if status == 422 else status
         kind = "invalid_request_error" if status < 500 else "server_error"
         body = {"error": {"message": problem.message, "type": kind, "param": problem.field, "code": problem.code}}
     headers = {}
+    if status == 409:  # the openai package tries those again by itself; nothing would change
+        headers["x-should-retry"] = "false"
     if retry_after_s > 0:
         headers["Retry-After"] = str(math.ceil(retry_after_s))
     if status == 401:

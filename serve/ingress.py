@@ -22,9 +22,20 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from kling.errors import InputError
 from kling.presets import get_preset
 from kling.scene.plan import ScenePlan
-from kling.schema import API_PREFIX, FINAL_STATES, GenerateRequest, Health, Problem, Task, TaskList, Usage
+from kling.schema import (
+    API_PREFIX,
+    FINAL_STATES,
+    GenerateRequest,
+    Health,
+    Problem,
+    Recommendations,
+    Task,
+    TaskList,
+    Usage,
+)
 
-from . import guards, pictures, streams
+from . import advice, answers, guards, pictures, streams
+from .addresses import check_callback
 from .admission import NOMINAL, Admission, Calibration, NotAdmittedError
 from .keys import WARN_SHARE, Key, KeyStore, service_secret
 from .media import Media
@@ -36,11 +47,16 @@ from .webhooks import Courier
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
-_STUDIO = Path(__file__).parent / "studio" / "index.html"
+_STUDIO = Path(__file__).parent / "studio"
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; media-src blob:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
+_PAGE_HEADERS = {
+    "Content-Security-Policy": _PAGE_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
 _LINK_S = 3600
 WORKER_SEEN_S = 10.0  # a worker that was silent for so long does not count as ready
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,128}$"
@@ -89,6 +105,7 @@ class Desk:
         if idempotency_key is not None and (replay := self._replay(key, idempotency_key, fingerprint)) is not None:
             return Submitted(row=replay, share=0.0, replayed=True)
         self.keys.count_request(key)
+        check_callback(request.callback_url)
         before = self._continued(key, request.extend)
         opened = {
             name: pictures.opened(text, f"{name}_frame")
@@ -179,6 +196,12 @@ class Desk:
         media.save_before(video)
         return pictures.last_of(video)
 
+    def advice(self, key: Key) -> Recommendations:
+        """What the key's owner could do better, from the tasks of the last weeks."""
+        windows = self.keys.windows(key)
+        with self.store.reading() as connection:
+            return Recommendations(recommendations=advice.recommend(connection, key.id, windows, self.admission.preset))
+
     def view(self, row: sa.RowMapping) -> Task:
         ahead = self.store.ahead(row) if row["state"] == "queued" else None
         return task_view(row, ahead, self.settings.num_workers)
@@ -218,6 +241,14 @@ class Submitted:
     share: float  # of the fullest quota window
     replayed: bool
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every format's answer says beside the task."""
+        said = {"Idempotent-Replayed": "true"} if self.replayed else {}
+        if self.share >= WARN_SHARE:
+            said["Kling-Quota-Warning"] = f"{self.share:.0%} of a quota window is used; refused above 95%"
+        return said
+
 
 def desk_of(request: Request) -> Desk:
     return request.app.state.desk
@@ -225,7 +256,7 @@ def desk_of(request: Request) -> Desk:
 
 async def owned(task_id: str, request: Request, key: Annotated[Key, Depends(guards.reader)]) -> sa.RowMapping:
     """The caller's own task; somebody else's looks like none at all."""
-    row = await asyncio.to_thread(desk_of(request).store.get, task_id, key.id) if len(task_id) <= 128 else None
+    row = await asyncio.to_thread(desk_of(request).store.get, task_id, key.id)
     if row is None:
         raise NotAdmittedError("no such task", status=404, code="not_found", field="task_id")
     return row
@@ -249,13 +280,9 @@ async def generate(
 ) -> Task:
     """Accept a task. The answer comes as soon as the task is safely stored; poll, watch or stream it by its id."""
     desk = desk_of(request)
-    await asyncio.to_thread(guards.check_callback, body.callback_url)
     made = await asyncio.to_thread(desk.submit, key, body, idempotency_key)
     response.headers["Location"] = f"{API_PREFIX}/status/{made.row['id']}"
-    if made.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    if made.share >= WARN_SHARE:
-        response.headers["Kling-Quota-Warning"] = f"{made.share:.0%} of a quota window is used; refused above 95%"
+    response.headers.update(made.headers)
     return await asyncio.to_thread(desk.view, made.row)
 
 
@@ -312,7 +339,7 @@ async def opened(
 ) -> sa.RowMapping:
     """The task of a signed link, else the caller's own."""
     desk = desk_of(request)
-    if signature and len(task_id) <= 128 and desk.opened_by(task_id, expires, signature):
+    if signature and desk.opened_by(task_id, expires, signature):
         row = await asyncio.to_thread(desk.store.get, task_id)
         if row is not None:
             return row
@@ -327,7 +354,8 @@ async def content(
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
 ) -> Response:
     """The finished video (mp4), or a JPEG of it."""
-    return await video_response(desk_of(request), row, variant)
+    state = desk_of(request).settings.state
+    return await answers.finished(state, row, variant, request.headers.get("range"))
 
 
 @api.get("/stream/{task_id}", tags=["media"], response_class=StreamingResponse)
@@ -345,26 +373,43 @@ async def stream(
         "Kling-Fps": str(granted.fps),
         "Kling-Frames": str(granted.num_frames),
     }
-    return await viewed(desk, frames, streams.MEDIA_TYPES[format], headers)
+    return await answers.watched(desk.viewers, frames, streams.MEDIA_TYPES[format], headers)
 
 
 @api.get("/events/{task_id}", tags=["media"], response_class=StreamingResponse)
 async def events(row: Owned, request: Request) -> StreamingResponse:
     """The task's progress as server-sent events, with a heartbeat, until it ends."""
     desk = desk_of(request)
-    return await viewed(desk, streams.events(desk.store, row), "text/event-stream", {"Cache-Control": "no-store"})
+    told = streams.events(desk.store, row, desk.settings.num_workers)
+    return await answers.watched(desk.viewers, told, "text/event-stream", {"Cache-Control": "no-store"})
 
 
 @api.get("/usage", tags=["keys"])
 async def usage(request: Request, key: Annotated[Key, Depends(guards.reader)]) -> Usage:
     """What your key has used this hour, day and month, and what you could do about it."""
-    return await asyncio.to_thread(desk_of(request).keys.usage, key)
+    desk = desk_of(request)
+    windows = await asyncio.to_thread(desk.keys.windows, key)
+    said = await asyncio.to_thread(desk.advice, key)
+    return Usage(windows=windows, recommendations=tuple(one.advice for one in said.recommendations))
+
+
+@api.get("/recommendations", tags=["keys"])
+async def recommendations(request: Request, key: Annotated[Key, Depends(guards.reader)]) -> Recommendations:
+    """What you could do better: when to ask, which size and length, and what your quota says about it."""
+    return await asyncio.to_thread(desk_of(request).advice, key)
 
 
 @health.get("/", include_in_schema=False)
 async def studio() -> FileResponse:
     """The studio: one page, nothing loaded from anywhere else."""
-    return FileResponse(_STUDIO, headers={"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"})
+    return FileResponse(_STUDIO / "index.html", headers=_PAGE_HEADERS)
+
+
+@health.get("/studio/{name}", include_in_schema=False)
+async def studio_part(name: str) -> FileResponse:
+    if name not in ("studio.css", "studio.js", "service.js", "stage.js"):
+        raise NotAdmittedError("the studio has no such part", status=404, code="not_found")
+    return FileResponse(_STUDIO / name, headers=_PAGE_HEADERS)
 
 
 @health.get("/live")
@@ -382,38 +427,6 @@ async def ready(request: Request) -> Response:
         return JSONResponse(Health(status="ready", detail=f"{len(workers)} replicas").model_dump())
     detail = "; ".join(f"{worker['status']}: {worker['detail']}" for worker in workers) or "no replica yet"
     return JSONResponse(Health(status="not ready", detail=detail).model_dump(), status_code=503)
-
-
-async def video_response(desk: Desk, row: sa.RowMapping, variant: str) -> Response:
-    """A finished task's video or a picture of it. Raises NotAdmittedError (409) while there is none."""
-    if row["state"] != "completed":
-        raise NotAdmittedError(f"there is no video: the task is {row['state']}", status=409, code="no_video")
-    try:
-        video = await asyncio.to_thread(Media(desk.settings.state, row["id"]).load_video)
-    except InputError:
-        raise NotAdmittedError("the video is gone", status=404, code="not_found") from None
-    if variant == "video":
-        name = f'inline; filename="{row["id"]}.mp4"'
-        return Response(video, media_type="video/mp4", headers={"Content-Disposition": name})
-    return Response(await asyncio.to_thread(streams.pictures, video, variant), media_type="image/jpeg")
-
-
-async def viewed(desk: Desk, body: AsyncIterator[bytes], media_type: str, headers: dict) -> StreamingResponse:
-    """A streaming answer that counts as a viewer until it ends, however it ends."""
-    if desk.viewers.locked():
-        raise NotAdmittedError("too many open streams", status=503, code="too_many_viewers", retry_after_s=5.0)
-    await desk.viewers.acquire()
-
-    async def counted() -> AsyncIterator[bytes]:
-        try:
-            async with contextlib.aclosing(body) as chunks:  # type: ignore[type-var]
-                async for chunk in chunks:
-                    if chunk:
-                        yield chunk
-        finally:
-            desk.viewers.release()
-
-    return StreamingResponse(counted(), media_type=media_type, headers=headers)
 
 
 def build_api(settings: IngressSettings) -> FastAPI:

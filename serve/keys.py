@@ -22,9 +22,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from kling import storage
 from kling.errors import ConfigError
-from kling.schema import Usage, UsageWindow
+from kling.schema import UsageWindow
 
-SCOPES = ("generate", "read", "admin")  # admin: other keys' usage and the queue as a whole
+SCOPES = ("generate", "read")
 WARN_SHARE = 0.80
 REFUSE_SHARE = 0.95
 _JWT_LEEWAY_S = 5.0
@@ -96,6 +96,14 @@ class RefusedError(Exception):
         self.code, self.message, self.retry_after_s = code, message, retry_after_s
 
 
+class BadTokenError(Exception):
+    """A JWT that says why it is not taken: ``code`` is bad_token, early_token or late_token."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
 class KeyStore:
     """Keys and their usage, in the same database as the tasks.
 
@@ -140,7 +148,11 @@ class KeyStore:
             raise ConfigError("no such key", where=key_id, fix="List them: python -m serve keys list --state DIR")
 
     def authenticate(self, bearer: str) -> Key | None:
-        """The key a token stands for, or None: unknown, revoked, forged, expired. Comparisons take equal time."""
+        """The key a token stands for, or None: unknown, revoked, forged. Comparisons take equal time.
+
+        Raises:
+            BadTokenError: a JWT that is none, or whose time has not come or is over.
+        """
         if bearer.count(".") == 2:
             return self._by_jwt(bearer)
         parts = bearer.split("_", 2)
@@ -159,16 +171,20 @@ class KeyStore:
             given = _unbase64(signature)
             expires, starts = float(claims["exp"]), float(claims.get("nbf", 0))
             issuer = claims["iss"]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise BadTokenError("bad_token", "the token is not a JWT with iss and exp") from None
         now = time.time()
         if not isinstance(header, dict) or header.get("alg") != "HS256" or not isinstance(issuer, str):
-            return None
+            raise BadTokenError("bad_token", "the token is not signed with HS256")
         wanted = hmac.new(self._jwt_secret(issuer).encode(), f"{head}.{body}".encode(), hashlib.sha256).digest()
         if not hmac.compare_digest(wanted, given):
             return None
-        if not (now - _JWT_LEEWAY_S < expires < now + _JWT_MAX_AGE_S and starts <= now + _JWT_LEEWAY_S):
-            return None
+        if not starts <= now + _JWT_LEEWAY_S:
+            raise BadTokenError("early_token", "the token is not valid yet (nbf)")
+        if not now - _JWT_LEEWAY_S < expires:
+            raise BadTokenError("late_token", "the token has expired (exp)")
+        if not expires < now + _JWT_MAX_AGE_S:
+            raise BadTokenError("bad_token", f"a token is valid for {_JWT_MAX_AGE_S:g} s at most (exp)")
         row = self._row(issuer)
         return _key(row) if row else None
 
@@ -180,18 +196,28 @@ class KeyStore:
             return connection.execute(sa.select(KEYS).where(live)).mappings().first()
 
     def _jwt_secret(self, key_id: str) -> str:
-        return hmac.new(self._pepper, b"jwt " + key_id.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._pepper, b"jwt " + key_id.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
 
     # --- usage -----------------------------------------------------------------------------------------------------
 
     def count_request(self, key: Key) -> None:
-        """Raises RefusedError over the key's requests a minute."""
+        """Raises RefusedError over the key's requests a minute.
+
+        A sliding minute, from two counters: what the last calendar minute had counts with the share of it that lies
+        less than 60 s back, so that a burst around the full minute is not twice the limit.
+        """
+        now, limit = time.time(), float(key.limits.requests_per_minute)
+        label, ends_at = _window("minute", now)
         with self.engine.begin() as connection:
-            label, ends_at = _window("minute", time.time())
-            if not _take(connection, key.id, label, ends_at, 1.0, float(key.limits.requests_per_minute)):
-                wait = max(1.0, ends_at - time.time())
-                limit = key.limits.requests_per_minute
-                raise RefusedError("rate_limited", f"more than {limit} requests a minute with this key", wait)
+            before = self._used(connection, key.id, _window("minute", ends_at - 90)[0])
+            left = (ends_at - now) / 60  # of the last minute, in the sliding one
+            if not _take(connection, key.id, label, ends_at, 1.0, max(0.0, limit - before * left)):
+                room = limit - 1 - self._used(connection, key.id, label)
+                wait = ends_at - now - 60 * room / before if before and room >= 0 else ends_at - now
+                message = f"more than {limit:g} requests a minute with this key"
+                raise RefusedError("rate_limited", message, min(60.0, max(1.0, wait)))
+            old = (USAGE.c.key_id == key.id) & (USAGE.c.ends_at < now - 120) & USAGE.c.window.like("minute %")
+            connection.execute(USAGE.delete().where(old))
 
     def charge(self, connection: sa.Connection, key: Key, video_s: float) -> float:
         """Take seconds of video from every window of a key, inside the caller's transaction; returns the fullest share.
@@ -213,7 +239,8 @@ class KeyStore:
                 fullest = max(fullest, self._used(connection, key.id, label) / limit)
         return fullest
 
-    def usage(self, key: Key) -> Usage:
+    def windows(self, key: Key) -> tuple[UsageWindow, ...]:
+        """What the key has used this hour, day and month."""
         now = time.time()
         windows: list[UsageWindow] = []
         with self.engine.connect().execution_options(reading=True) as connection:
@@ -221,23 +248,11 @@ class KeyStore:
                 used = self._used(connection, key.id, _window(kind, now)[0])
                 share = used / limit if limit else 0.0
                 windows.append(UsageWindow(window=kind, used_s=used, limit_s=limit, share=share))
-            hours = self._by_hour(connection, key.id)
-        return Usage(windows=tuple(windows), recommendations=tuple(_recommend(windows, hours)))
+        return tuple(windows)
 
     def _used(self, connection: sa.Connection, key_id: str, label: str) -> float:
         here = (USAGE.c.key_id == key_id) & (USAGE.c.window == label)
         return float(connection.execute(sa.select(USAGE.c.used).where(here)).scalar() or 0.0)
-
-    def _by_hour(self, connection: sa.Connection, key_id: str) -> dict[int, float]:
-        """Seconds of video by hour of the day (UTC), over all hours on record."""
-        rows = connection.execute(
-            sa.select(USAGE.c.window, USAGE.c.used).where((USAGE.c.key_id == key_id) & USAGE.c.window.like("hour %"))
-        )
-        total: dict[int, float] = {}
-        for label, used in rows:
-            hour = int(label[-2:])
-            total[hour] = total.get(hour, 0.0) + used
-        return total
 
 
 def refund(connection: sa.Connection, key_id: str, video_s: float, charged_at: float) -> None:
@@ -289,25 +304,6 @@ def _window(kind: str, at: float) -> tuple[str, float]:
         length = (start + dt.timedelta(days=32)).replace(day=1) - start
     form = {"minute": "%Y-%m-%dT%H:%M", "hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}[kind]
     return f"{kind} {start.strftime(form)}", (start + length).timestamp()
-
-
-def _recommend(windows: list[UsageWindow], hours: dict[int, float]) -> list[str]:
-    """What a person could do about their usage, from what they used."""
-    said = []
-    for window in windows:
-        if window.limit_s and window.share >= WARN_SHARE:
-            said.append(
-                f"{window.share:.0%} of the {window.window}'s limit is used (refused above 95 %): "
-                "shorter clips cost proportionally less; drafts can be made short and repeated long with the same seed"
-            )
-    total = sum(hours.values())
-    if total > 0 and len(hours) > 1:
-        peak = max(hours, key=lambda hour: hours[hour])
-        if hours[peak] > 0.4 * total:
-            said.append(
-                f"{hours[peak] / total:.0%} of your use falls at {peak:02d}:00 UTC: spread it, queues are shorter"
-            )
-    return said
 
 
 def _key(row: sa.RowMapping) -> Key:

@@ -9,12 +9,12 @@ import math
 from typing import Annotated, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kling.camera.kling_format import AXES, from_kling
-from kling.schema import API_PREFIX, CameraControl, GenerateRequest
+from kling.schema import API_PREFIX, CameraControl, GenerateRequest, Name
 
 from . import guards, pictures
 from .ingress import Desk, desk_of, owned
@@ -87,7 +87,7 @@ class Extension(BaseModel):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    video_id: Annotated[str, Field(min_length=1, max_length=128)]
+    video_id: Name
     prompt: str = ""
     negative_prompt: str = ""
     cfg_scale: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -98,16 +98,18 @@ class Extension(BaseModel):
 def _serve(path: str, kind: str, model: type[BaseModel]) -> None:
     """Create, list and get for one of the format's paths."""
 
-    @router.post(path)
-    async def create(request: Request, key: Annotated[Key, Depends(guards.writer)]) -> dict:
+    body = {"required": True, "content": {"application/json": {"schema": _schema(model)}}}
+
+    @router.post(path, openapi_extra={"requestBody": body})
+    async def create(request: Request, response: Response, key: Annotated[Key, Depends(guards.writer)]) -> dict:
         desk = desk_of(request)
         try:
             asked = model.model_validate(guards.json_body(await request.body()))
             wanted = await asyncio.to_thread(_translated, desk, key, asked)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
-        await asyncio.to_thread(guards.check_callback, wanted.callback_url)
         made = await asyncio.to_thread(desk.submit, key, wanted, None)
+        response.headers.update(made.headers)
         return guards.official_answer(request, data=_as_task(request, made.row))
 
     @router.get(path)
@@ -124,6 +126,22 @@ def _serve(path: str, kind: str, model: type[BaseModel]) -> None:
     @router.get(path + "/{task_id}")
     async def retrieve(row: Owned, request: Request) -> dict:
         return guards.official_answer(request, data=_as_task(request, row))
+
+
+def _schema(model: type[BaseModel]) -> dict:
+    """A model's JSON Schema without references, which OpenAPI would look for in its own root."""
+    whole = model.model_json_schema()
+    named = whole.pop("$defs", {})
+
+    def inlined(part):
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        name = str(part.get("$ref", "")).rpartition("/")[2]
+        return inlined(named[name]) if name in named else {key: inlined(value) for key, value in part.items()}
+
+    return inlined(whole)
 
 
 # Named one by one: a path with a parameter would take the OpenAI format's own paths.

@@ -18,23 +18,43 @@ from starlette.exceptions import HTTPException
 
 from kling.schema import FINAL_STATES, GenerateRequest, VideoConfig
 
-from . import guards, pictures
+from . import answers, guards, pictures
 from .admission import NotAdmittedError
-from .ingress import IDEMPOTENCY_KEY, Desk, desk_of, owned, video_response
+from .ingress import IDEMPOTENCY_KEY, Desk, Submitted, desk_of, owned
 from .keys import Key
 from .media import Media
 from .orders import Order
 from .views import task_view
 
 _STATUS = {"queued": "queued", "running": "in_progress", "completed": "completed"}
-_OURS = frozenset(VideoConfig.model_fields) - {"resolution", "duration"}
-_TOP = ("plan", "last_frame", "extend")
-_BRACKETS = re.compile(r"^(\w+)\[(\w+)\]$")
+_OURS = frozenset(VideoConfig.model_fields)
+_TOP = ("plan", "first_frame", "last_frame", "extend", "callback_url", "external_task_id")
+_BRACKETS = re.compile(r"\w+(\[\w*\]){1,8}")  # deeper is no field of ours
 Owned = Annotated[sa.RowMapping, Depends(owned)]
 router = APIRouter(prefix="/v1/videos", tags=["openai"])
 
 
-@router.post("")
+def _body(*required: str, **fields: dict) -> dict:
+    """What OpenAPI says of a body that is read as a form or as JSON."""
+    schema = {"type": "object", "properties": {"prompt": {"type": "string"}, **fields}, "required": list(required)}
+    return {"requestBody": {"required": True, "content": {
+        kind: {"schema": schema} for kind in ("multipart/form-data", "application/json")
+    }}}  # fmt: skip
+
+
+_CREATION = _body(
+    "prompt",
+    model={"type": "string"},
+    size={"type": "string", "description": "WIDTHxHEIGHT in pixels"},
+    seconds={"type": "string"},
+    input_reference={"type": "string", "format": "binary", "description": "the first frame"},
+    **{name: {"description": f"as `config.{name}` of POST /kling/v1.6/generate"} for name in sorted(_OURS)},
+)
+_REMIX = _body("prompt")
+_EXTENSION = _body("prompt", "video", seconds={"type": "string"}, video={"type": "object"})
+
+
+@router.post("", openapi_extra=_CREATION)
 async def create(
     request: Request,
     key: Annotated[Key, Depends(guards.writer)],
@@ -43,8 +63,7 @@ async def create(
     """Accept a task from a form or JSON body."""
     wanted = _translated(await _fields(request))
     made = await asyncio.to_thread(desk_of(request).submit, key, wanted, idempotency_key)
-    # The package retries a POST on its own, without an idempotency key: a task exists, so it must not.
-    return JSONResponse(await _video(desk_of(request), made.row), headers={"x-should-retry": "false"})
+    return await _accepted(request, made)
 
 
 @router.get("")
@@ -91,11 +110,32 @@ async def delete(row: Owned, request: Request, key: Annotated[Key, Depends(guard
 async def content(
     row: Owned, request: Request, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
 ) -> Response:
-    return await video_response(desk_of(request), row, variant)
+    return await answers.finished(desk_of(request).settings.state, row, variant, request.headers.get("range"))
 
 
-@router.post("/{task_id}/remix")
-async def remix(row: Owned, request: Request, key: Annotated[Key, Depends(guards.writer)]) -> Response:
+@router.post("/extensions", openapi_extra=_EXTENSION)
+async def extend(
+    request: Request,
+    key: Annotated[Key, Depends(guards.writer)],
+    idempotency_key: Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY)] = None,
+) -> Response:
+    """Continue a finished video, named by its id: the result holds both."""
+    fields = await _fields(request)
+    video = fields.pop("video", None)
+    fields["extend"] = video.get("id") if isinstance(video, dict) else video
+    if fields["extend"] is None:
+        raise NotAdmittedError("the id of a finished video is needed", status=422, code="invalid", field="video")
+    made = await asyncio.to_thread(desk_of(request).submit, key, _translated(fields), idempotency_key)
+    return await _accepted(request, made)
+
+
+@router.post("/{task_id}/remix", openapi_extra=_REMIX)
+async def remix(
+    row: Owned,
+    request: Request,
+    key: Annotated[Key, Depends(guards.writer)],
+    idempotency_key: Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY)] = None,
+) -> Response:
     """The same settings and seed with another prompt."""
     fields = await _fields(request)
     before = GenerateRequest.model_validate_json(row["request"])
@@ -108,8 +148,14 @@ async def remix(row: Owned, request: Request, key: Annotated[Key, Depends(guards
     if order.last_frame:
         again["last_frame"] = pictures.as_text(await asyncio.to_thread(media.load_picture, "last"))
     wanted = _validated(again)
-    made = await asyncio.to_thread(desk_of(request).submit, key, wanted, None, row["id"])
-    return JSONResponse(await _video(desk_of(request), made.row), headers={"x-should-retry": "false"})
+    made = await asyncio.to_thread(desk_of(request).submit, key, wanted, idempotency_key, row["id"])
+    return await _accepted(request, made)
+
+
+async def _accepted(request: Request, made: Submitted) -> Response:
+    # The package retries a POST on its own, without an idempotency key: a task exists, so it must not.
+    headers = {"x-should-retry": "false", **made.headers}
+    return JSONResponse(await _video(desk_of(request), made.row), headers=headers)
 
 
 async def _video(desk: Desk, row: sa.RowMapping) -> dict:
@@ -144,12 +190,13 @@ async def _fields(request: Request) -> dict:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-            async with request.form(max_files=1, max_fields=100) as form:
-                texts = {name: value for name, value in form.items() if isinstance(value, str)}
-                for name, value in form.items():
-                    if isinstance(value, UploadFile):  # checked as a picture when the task is admitted
-                        texts[name] = pictures.as_text(await value.read())
-                return _unbracketed(texts)
+            async with request.form(max_files=2, max_fields=1000) as form:
+                # Files are checked as pictures when the task is admitted.
+                given = [
+                    (name, pictures.as_text(await value.read()) if isinstance(value, UploadFile) else value)
+                    for name, value in form.multi_items()
+                ]
+                return _unbracketed(given)
     except (ValueError, HTTPException) as error:
         raise NotAdmittedError("the form cannot be read", status=400, code="invalid_body") from error
     fields = guards.json_body(await request.body())
@@ -158,20 +205,32 @@ async def _fields(request: Request) -> dict:
     return fields
 
 
-def _unbracketed(form: dict[str, str]) -> dict:
-    """``camera_control[type]=orbit`` becomes ``{"camera_control": {"type": "orbit"}}``."""
+def _unbracketed(form: list[tuple[str, str]]) -> dict:
+    """``camera_control[type]=orbit`` becomes ``{"camera_control": {"type": "orbit"}}``; ``a[]`` is the next of a list.
+
+    A form cannot say what is inside one list element of several fields: a plan in a form is one field with JSON.
+    """
     fields: dict = {}
-    for name, value in form.items():
-        match = _BRACKETS.match(name)
-        if match is None:
+    for name, value in form:
+        if not _BRACKETS.fullmatch(name):
             fields[name] = value
-        elif isinstance(inner := fields.setdefault(match[1], {}), dict):
-            inner[match[2]] = value
+            continue
+        where, *path = name.replace("]", "").split("[")
+        inner: dict | list | str | None = fields
+        for key, after in zip([where, *path], [*path, None], strict=True):
+            made: dict | list | str = value if after is None else [] if after == "" else {}
+            if isinstance(inner, list):
+                inner.append(made)
+                inner = made
+            elif isinstance(inner, dict):
+                inner = inner.setdefault(key, made)
+    if isinstance(fields.get("plan"), str):
+        fields["plan"] = guards.json_body(fields["plan"].encode())
     return fields
 
 
 def _translated(fields: dict) -> GenerateRequest:
-    config = {name: fields[name] for name in _OURS if fields.get(name) is not None}
+    config = {name: fields[name] for name in sorted(_OURS) if fields.get(name) is not None}
     if fields.get("size") is not None:
         config["resolution"] = fields["size"]
     if fields.get("seconds") is not None:
@@ -180,7 +239,9 @@ def _translated(fields: dict) -> GenerateRequest:
     if isinstance(reference, dict):  # the JSON form
         reference = reference.get("image_url")
     ours = {name: fields[name] for name in _TOP if fields.get(name) is not None}
-    return _validated({"prompt": fields.get("prompt"), "config": config, "first_frame": reference, **ours})
+    if reference is not None:
+        ours["first_frame"] = reference
+    return _validated({"prompt": fields.get("prompt"), "config": config, **ours})
 
 
 def _validated(given: dict) -> GenerateRequest:

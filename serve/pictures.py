@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import struct
+import threading
 from collections import deque
 
 import av
@@ -17,6 +18,8 @@ from kling.errors import InternalError
 from .admission import NotAdmittedError
 
 MAX_PIXELS = 40_000_000  # a picture of 10 kB may unpack to gigabytes: its header is asked first
+# A large picture takes 0.5 GB for a moment: one is opened at a time, however many arrive together.
+_ONE = threading.Lock()
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _DATA_URL = re.compile(r"^data:image/[a-z+.-]{1,20};base64,", re.IGNORECASE)
 
@@ -38,6 +41,11 @@ def opened(text: str, field: str) -> Image.Image:
 
 def read(data: bytes, field: str) -> Image.Image:
     """The same from a file's bytes."""
+    with _ONE:
+        return _read(data, field)
+
+
+def _read(data: bytes, field: str) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = picture.size

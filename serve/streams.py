@@ -87,7 +87,7 @@ async def stream(store: TaskStore, state: str, row: sa.RowMapping, form: str, fp
         yield b"event: end\ndata: {}\n\n"
 
 
-async def events(store: TaskStore, row: sa.RowMapping) -> AsyncIterator[bytes]:
+async def events(store: TaskStore, row: sa.RowMapping, num_workers: int = 1) -> AsyncIterator[bytes]:
     """The task's state as server-sent events, one at each change; ends with the task."""
     task_id, said, quiet_since = row["id"], None, time.monotonic()
     while True:
@@ -96,7 +96,7 @@ async def events(store: TaskStore, row: sa.RowMapping) -> AsyncIterator[bytes]:
             yield b"event: deleted\ndata: {}\n\n"
             return
         ahead = await asyncio.to_thread(store.ahead, row_now) if row_now["state"] == "queued" else None
-        view = task_view(row_now, ahead)
+        view = task_view(row_now, ahead, num_workers)
         mark = (view.status, view.attempt, view.progress, view.queue_position)
         if mark != said:
             said, quiet_since = mark, time.monotonic()

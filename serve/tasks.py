@@ -9,6 +9,7 @@ SQLite (WAL) by default, PostgreSQL by URL. Times are seconds since 1970; clocks
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from kling.errors import StorageError
 from .keys import refund
 
 LEASE_S = 15.0
+_NAME = re.compile(r"[\x21-\x7e]{1,128}")  # ids, and names that callers give
 _FAIR_S = 600.0  # how long a started task counts against its key's turn
 MAX_CRASHES = 4  # a task that took this many workers with it is not tried again
 
@@ -161,6 +163,8 @@ class TaskStore:
 
     def get(self, task_id: str, owner: str | None = None) -> sa.RowMapping | None:
         """One task by id or by its owner's external id; None when there is none or it is somebody else's."""
+        if not _NAME.fullmatch(task_id):  # PostgreSQL has no word for NUL, SQLite none for half a surrogate pair
+            return None
         where = TASKS.c.id == task_id
         if owner is not None:
             where = (TASKS.c.owner == owner) & (where | (TASKS.c.external_id == task_id))
@@ -175,6 +179,8 @@ class TaskStore:
         query = sa.select(TASKS).where(TASKS.c.owner == owner)
         with self.reading() as connection:
             if after is not None:
+                if not _NAME.fullmatch(after):
+                    return [], False
                 edge = connection.execute(
                     sa.select(TASKS.c.created_at, TASKS.c.id).where((TASKS.c.id == after) & (TASKS.c.owner == owner))
                 ).first()

@@ -19,15 +19,16 @@ import sqlalchemy as sa
 
 from kling.schema import FINAL_STATES
 
-from .guards import public_addresses
+from .addresses import public_addresses
 from .tasks import TASKS, TaskStore
 from .views import task_view
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
 _PAUSES_S = (5, 30, 120, 600, 1800, 7200, 21_600, 43_200)
-_TIMEOUT_S = 15.0
+_TIMEOUT_S = 15.0  # of a whole delivery: a receiver that answers byte by byte holds nothing up
 _POLL_S = 0.5
+_AT_ONCE = 16  # deliveries of one ingress replica
 
 
 def webhook_secret(service_secret: bytes, key_id: str) -> str:
@@ -54,33 +55,48 @@ class Courier:
         self._store, self._secret, self._public_only = store, service_secret, public_only
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            try:
-                sent = await self.deliver_one()
-            except sa.exc.SQLAlchemyError as error:
-                log.error("webhooks wait for the database", extra={"error": str(error.__class__.__name__)})
-                sent = False
-            if not sent:
-                await asyncio.sleep(_POLL_S)
+        """Until cancelled. Several are on their way at once: a slow receiver is nobody else's delay."""
+        free = asyncio.Semaphore(_AT_ONCE)
+        async with asyncio.TaskGroup() as deliveries:
+            while True:
+                await free.acquire()
+                try:
+                    row = await asyncio.to_thread(self._take)
+                except sa.exc.SQLAlchemyError as error:
+                    log.error("webhooks wait for the database", extra={"error": str(error.__class__.__name__)})
+                    row = None
+                if row is None:
+                    free.release()
+                    await asyncio.sleep(_POLL_S)
+                    continue
+                delivery = deliveries.create_task(self._deliver(row))
+                delivery.add_done_callback(lambda _: free.release())
 
     async def deliver_one(self) -> bool:
         """Deliver the next due callback; False when none is due."""
         row = await asyncio.to_thread(self._take)
-        if row is None:
-            return False
-        problem = await self._send(row)
+        if row is not None:
+            await self._deliver(row)
+        return row is not None
+
+    async def _deliver(self, row: sa.RowMapping) -> None:
+        try:
+            problem = await self._send(row)
+        except Exception as error:  # noqa: BLE001 - one callback that cannot be sent must not end the sending of all others
+            problem = type(error).__name__
         tries = row["callback_tries"] + 1
         if problem is None:
             state = "done"
         else:
             state = "due" if tries <= len(_PAUSES_S) else "given up"
             log.warning("webhook not delivered", extra={"task": row["id"], "tries": tries, "reason": problem})
-        await asyncio.to_thread(self._note, row["id"], state)
-        return True
+        try:
+            await asyncio.to_thread(self._note, row["id"], state, _pause_s(row))
+        except sa.exc.SQLAlchemyError as error:  # it is told once more, under the same id
+            log.error("webhook not noted", extra={"task": row["id"], "error": str(error.__class__.__name__)})
 
     def _take(self) -> sa.RowMapping | None:
-        """The next due callback, put off to its next try at once: a courier that dies leaves it due then."""
+        """The next due callback, put off past this try at once: a courier that dies leaves it due then."""
         now = time.time()
         due = (TASKS.c.callback_state == "due") & TASKS.c.state.in_(FINAL_STATES) & (TASKS.c.callback_at <= now)
         with self._store.engine.begin() as connection:
@@ -91,14 +107,14 @@ class Courier:
             )
             if row is None:
                 return None
-            pause = _PAUSES_S[min(row["callback_tries"], len(_PAUSES_S) - 1)]
             same = (TASKS.c.id == row["id"]) & (TASKS.c.callback_tries == row["callback_tries"])
-            values = {"callback_tries": row["callback_tries"] + 1, "callback_at": now + pause}
+            values = {"callback_tries": row["callback_tries"] + 1, "callback_at": now + _TIMEOUT_S + _pause_s(row)}
             return row if connection.execute(TASKS.update().where(same).values(**values)).rowcount else None
 
-    def _note(self, task_id: str, state: str) -> None:
+    def _note(self, task_id: str, state: str, pause_s: float) -> None:
+        values = {"callback_state": state, "callback_at": time.time() + pause_s}
         with self._store.engine.begin() as connection:
-            connection.execute(TASKS.update().where(TASKS.c.id == task_id).values(callback_state=state))
+            connection.execute(TASKS.update().where(TASKS.c.id == task_id).values(**values))
 
     async def _send(self, row: sa.RowMapping) -> str | None:
         """None when the receiver answered 2xx, else why not."""
@@ -122,8 +138,16 @@ class Courier:
             extensions = {"sni_hostname": host}
             url = url.copy_with(host=addresses[0])
         try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-                answer = await client.post(url, content=body, headers=headers, extensions=extensions)
-        except httpx.HTTPError as error:
+            async with (
+                asyncio.timeout(_TIMEOUT_S),
+                httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, trust_env=False) as client,
+                client.stream("POST", url, content=body, headers=headers, extensions=extensions) as answer,
+            ):  # the status is the whole answer: what follows it is not read
+                return None if answer.is_success else f"HTTP {answer.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # TimeoutError is an OSError
             return type(error).__name__
-        return None if answer.is_success else f"HTTP {answer.status_code}"
+
+
+def _pause_s(row: sa.RowMapping) -> float:
+    """Until the next try, if this one is not heard."""
+    return float(_PAUSES_S[min(row["callback_tries"], len(_PAUSES_S) - 1)])

@@ -9,12 +9,15 @@ the same idempotency key, so the service returns the task it already has instead
 """
 
 import asyncio
+import base64
+import contextlib
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +27,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from kling.client.client import AsyncClient, RefusedError
-from kling.client.commands import Service
+from kling.client.commands import Service, camera_fields
 from kling.errors import InputError, KlingError, ServiceError
 from kling.schema import GenerateRequest, Task, VideoConfig
 
@@ -37,7 +40,8 @@ class Batch:
     """Make a video for every row of a file.
 
     A row of a JSONL file is {"prompt": ..., "config": {...}}; a CSV file has a column `prompt` and columns named after
-    config fields (seed, resolution, duration, ...). Empty cells are left to the service.
+    config fields (seed, resolution, duration, camera_control as "orbit left", ...). Empty cells are left to the
+    service. first_frame and last_frame may name picture files, from the batch file's folder.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -86,6 +90,11 @@ async def run(client: AsyncClient, rows: list[Row], out: Path, *, concurrency: i
     A row that the service refuses or fails is recorded as failed. When the service cannot be reached the run ends with
     ServiceError; what is in flight goes on there and is picked up by the next run.
     """
+    with _alone(out):
+        return await _run(client, rows, out, concurrency)
+
+
+async def _run(client: AsyncClient, rows: list[Row], out: Path, concurrency: int) -> dict[str, int]:
     name, done = _open(out)
     counts = {"completed": 0, "failed": 0}
     for line in done.values():
@@ -115,9 +124,8 @@ async def run(client: AsyncClient, rows: list[Row], out: Path, *, concurrency: i
 async def _make(client: AsyncClient, row: Row, key: str, out: Path) -> dict:
     """One row to its end, as a line of the record."""
     line: dict = {"key": key, "index": row.index, "prompt": row.request.prompt}
-    names = {"callback_url": row.request.callback_url, "external_task_id": row.request.external_task_id}
     try:
-        task = await client.generate(row.request.prompt, config=row.request.config, idempotency_key=key, **names)
+        task = await client.submit(row.request, idempotency_key=key)
         task = await client.wait(task.task_id)
         if task.status != "completed":
             message = task.error.message if task.error else task.status
@@ -152,14 +160,29 @@ def read_rows(file: Path) -> list[Row]:
     rows = []
     for number, value in raw:
         try:
+            value = _with_pictures(value, file.parent)
             rows.append(Row(index=len(rows), request=GenerateRequest.model_validate(value)))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise InputError(f"{name or 'row'}: {first['msg']}", where=f"{file}:{number}") from None
+        except OSError as error:
+            raise InputError(f"cannot read the picture ({error})", where=f"{file}:{number}") from None
     if not rows:
         raise InputError("the batch has no rows", where=str(file))
     return rows
+
+
+def _with_pictures(value: object, folder: Path) -> object:
+    """The row with its picture files read; base64 has no dot in it, a picture's file name has."""
+    if not isinstance(value, dict):
+        return value
+    named = {
+        name: base64.b64encode((folder / text).read_bytes()).decode()
+        for name in ("first_frame", "last_frame")
+        if isinstance(text := value.get(name), str) and "." in text and len(text) < 1024
+    }
+    return value | named
 
 
 def _from_jsonl(text: str, file: Path) -> Iterable[tuple[int, object]]:
@@ -175,13 +198,26 @@ def _from_csv(text: str) -> Iterable[tuple[int, object]]:
     reader = csv.DictReader(text.splitlines(keepends=True))
     for cells in reader:
         given = {name: cell for name, cell in cells.items() if cell not in (None, "")}
-        config = {name: given.pop(name) for name in list(given) if name in _CONFIG_FIELDS}
+        config: dict[str, object] = {name: given.pop(name) for name in list(given) if name in _CONFIG_FIELDS}
+        if isinstance(camera := config.get("camera_control"), str):
+            config["camera_control"] = camera_fields(camera)
         yield reader.line_num, {**given, "config": config}
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs of one batch at the same time would write every row twice. Raises InputError for the second."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system however the process ends
+        except BlockingIOError:
+            raise InputError("this batch is being run already", where=str(out), fix="Wait for it to end") from None
+        yield
 
 
 def _open(out: Path) -> tuple[str, dict[str, dict]]:
     """The batch's name, and the finished rows by key. A last line that a crash cut short does not count."""
-    out.mkdir(parents=True, exist_ok=True)
     card = out / "batch.json"
     if not card.exists():
         part = card.with_suffix(".part")

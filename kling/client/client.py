@@ -8,15 +8,18 @@
 Both clients retry what is worth retrying (see retries.py). Errors:
 
     ServiceError
-     └─ RefusedError     the service answered with an error: .status, .code, .field
+     └─ RefusedError     the service answered with an error: .status, .code, .field, .retry_after_s
     InputError           a request that the service could not take, found before it was sent
 """
 
 import asyncio
+import base64
+import dataclasses
 import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote
@@ -24,7 +27,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from kling.client.retries import RetryPolicy, Tries
+from kling.client.retries import RetryPolicy, Tries, retry_after_s
 from kling.errors import InputError, ServiceError
 from kling.schema import API_PREFIX, GenerateRequest, Task, TaskList, Usage, VideoConfig
 
@@ -32,21 +35,34 @@ Answer = TypeVar("Answer", bound=BaseModel)
 Variant = Literal["video", "thumbnail", "spritesheet"]
 StreamFormat = Literal["mp4", "mjpeg", "sse", "raw"]
 _FIRST_POLL_S, _LAST_POLL_S = 0.2, 5.0
+_EVENTS = httpx.Timeout(30.0, read=45.0)  # a heartbeat every 10 s
+_FRAMES = httpx.Timeout(30.0, read=None)  # they may be far apart
+_PICTURES = ("first_frame", "last_frame")
 
 
 class RefusedError(ServiceError):
     """The service answered with an error."""
 
-    def __init__(self, what: str, *, where: str = "", fix: str = "", status: int = 0, code: str = "", field: str = ""):
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        fix: str = "",
+        status: int = 0,
+        code: str = "",
+        field: str = "",
+        retry_after_s: float = 0.0,
+    ):
         super().__init__(what, where=where, fix=fix)
-        self.status, self.code, self.field = status, code, field
+        self.status, self.code, self.field, self.retry_after_s = status, code, field, retry_after_s
 
     def __reduce__(self) -> tuple:
-        return _refused, (self.what, self.where, self.fix, self.status, self.code, self.field)
+        return _refused, (self.what, self.where, self.fix, self.status, self.code, self.field, self.retry_after_s)
 
 
-def _refused(what: str, where: str, fix: str, status: int, code: str, field: str) -> RefusedError:
-    return RefusedError(what, where=where, fix=fix, status=status, code=code, field=field)
+def _refused(what: str, where: str, fix: str, status: int, code: str, field: str, retry_after_s: float) -> RefusedError:
+    return RefusedError(what, where=where, fix=fix, status=status, code=code, field=field, retry_after_s=retry_after_s)
 
 
 class Client:
@@ -79,14 +95,24 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def generate(self, prompt: str, *, config: VideoConfig | None = None, **options: str | None) -> Task:
+    def generate(
+        self, prompt: str, *, config: VideoConfig | None = None, idempotency_key: str | None = None, **more: object
+    ) -> Task:
         """Start a task; it is stored safely when this returns.
 
         Args:
-            options: callback_url, external_task_id, idempotency_key (default: a fresh one, kept over retries).
+            idempotency_key: default: a fresh one, kept over retries.
+            more: other fields of `GenerateRequest`: first_frame and last_frame (a picture's `Path` or bytes), plan,
+                extend, callback_url, external_task_id.
+
+        Raises:
+            InputError: a field is wrong, or a picture cannot be read.
         """
-        body, headers = _order(prompt, config, options)
-        return _parsed(self._send("POST", "/generate", json=body, headers=headers), Task)
+        return self.submit(_request(prompt, config, more), idempotency_key=idempotency_key)
+
+    def submit(self, request: GenerateRequest, *, idempotency_key: str | None = None) -> Task:
+        """`generate` from a whole request."""
+        return _parsed(self._send("POST", "/generate", **_posted(request, idempotency_key)), Task)
 
     def get(self, task_id: str) -> Task:
         return _parsed(self._send("GET", f"/status/{_id(task_id)}"), Task)
@@ -128,19 +154,31 @@ class Client:
             self._sleep(_pause(task, deadline))
 
     def watch(self, task_id: str) -> Iterator[Task]:
-        """The task at every change until it ends, pushed by the service."""
-        with self._http.stream("GET", f"{API_PREFIX}/events/{_id(task_id)}", timeout=_stream_timeout()) as answer:
-            _check_streamed(answer, answer.read)
-            for line in answer.iter_lines():
-                if line.startswith("data: {") and len(line) > len("data: {}"):
-                    yield Task.model_validate_json(line[len("data: ") :])
+        """The task at every change until it ends, pushed by the service. A connection that is lost is made again."""
+        watch = _Watch(policy=self._retry)
+        while not watch.over:
+            try:
+                with self._http.stream("GET", f"{API_PREFIX}/events/{_id(task_id)}", timeout=_EVENTS) as answer:
+                    if not answer.is_success:
+                        answer.read()
+                    elif watch.connected():
+                        yield from filter(None, map(watch.heard, answer.iter_lines()))
+                    pause = watch.ended(answer)
+            except httpx.TransportError as error:
+                pause = watch.lost(error, self._http.base_url)
+            self._sleep(pause)
 
     def stream(self, task_id: str, *, format: StreamFormat = "mp4") -> Iterator[bytes]:
         """Bytes of the video while it is made."""
         url = f"{API_PREFIX}/stream/{_id(task_id)}"
-        with self._http.stream("GET", url, params={"format": format}, timeout=_stream_timeout()) as answer:
-            _check_streamed(answer, answer.read)
-            yield from answer.iter_bytes()
+        try:
+            with self._http.stream("GET", url, params={"format": format}, timeout=_FRAMES) as answer:
+                if not answer.is_success:
+                    answer.read()
+                _checked(answer)
+                yield from answer.iter_bytes()
+        except httpx.TransportError as error:
+            raise _unreachable(self._http.base_url, error) from error
 
     def content(self, task_id: str, *, variant: Variant = "video") -> bytes:
         """The finished video (mp4) or a picture of it (JPEG)."""
@@ -191,9 +229,13 @@ class AsyncClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def generate(self, prompt: str, *, config: VideoConfig | None = None, **options: str | None) -> Task:
-        body, headers = _order(prompt, config, options)
-        return _parsed(await self._send("POST", "/generate", json=body, headers=headers), Task)
+    async def generate(
+        self, prompt: str, *, config: VideoConfig | None = None, idempotency_key: str | None = None, **more: object
+    ) -> Task:
+        return await self.submit(_request(prompt, config, more), idempotency_key=idempotency_key)
+
+    async def submit(self, request: GenerateRequest, *, idempotency_key: str | None = None) -> Task:
+        return _parsed(await self._send("POST", "/generate", **_posted(request, idempotency_key)), Task)
 
     async def get(self, task_id: str) -> Task:
         return _parsed(await self._send("GET", f"/status/{_id(task_id)}"), Task)
@@ -229,19 +271,33 @@ class AsyncClient:
             await asyncio.sleep(_pause(task, deadline))
 
     async def watch(self, task_id: str) -> AsyncIterator[Task]:
-        url = f"{API_PREFIX}/events/{_id(task_id)}"
-        async with self._http.stream("GET", url, timeout=_stream_timeout()) as answer:
-            await _acheck_streamed(answer)
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {") and len(line) > len("data: {}"):
-                    yield Task.model_validate_json(line[len("data: ") :])
+        watch = _Watch(policy=self._retry)
+        while not watch.over:
+            try:
+                url = f"{API_PREFIX}/events/{_id(task_id)}"
+                async with self._http.stream("GET", url, timeout=_EVENTS) as answer:
+                    if not answer.is_success:
+                        await answer.aread()
+                    elif watch.connected():
+                        async for line in answer.aiter_lines():
+                            if (task := watch.heard(line)) is not None:
+                                yield task
+                    pause = watch.ended(answer)
+            except httpx.TransportError as error:
+                pause = watch.lost(error, self._http.base_url)
+            await asyncio.sleep(pause)
 
     async def stream(self, task_id: str, *, format: StreamFormat = "mp4") -> AsyncIterator[bytes]:
         url = f"{API_PREFIX}/stream/{_id(task_id)}"
-        async with self._http.stream("GET", url, params={"format": format}, timeout=_stream_timeout()) as answer:
-            await _acheck_streamed(answer)
-            async for chunk in answer.aiter_bytes():
-                yield chunk
+        try:
+            async with self._http.stream("GET", url, params={"format": format}, timeout=_FRAMES) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                _checked(answer)
+                async for chunk in answer.aiter_bytes():
+                    yield chunk
+        except httpx.TransportError as error:
+            raise _unreachable(self._http.base_url, error) from error
 
     async def content(self, task_id: str, *, variant: Variant = "video") -> bytes:
         return (await self._send("GET", f"/content/{_id(task_id)}", params={"variant": variant})).content
@@ -271,15 +327,74 @@ def _headers(api_key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def _order(prompt: str, config: VideoConfig | None, options: dict[str, str | None]) -> tuple[dict, dict[str, str]]:
-    """Body and headers of a generate request. Raises InputError that names the field."""
-    key = options.pop("idempotency_key", None) or uuid.uuid4().hex
+def _request(prompt: str, config: VideoConfig | None, more: dict[str, object]) -> GenerateRequest:
+    """Raises InputError that names the field."""
+    fields = {name: _picture(value, name) if name in _PICTURES else value for name, value in more.items()}
     try:
-        request = GenerateRequest.model_validate({"prompt": prompt, "config": config or VideoConfig(), **options})
+        return GenerateRequest.model_validate({"prompt": prompt, "config": config or VideoConfig(), **fields})
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(first["msg"], where=".".join(map(str, first["loc"])) or "request") from None
-    return request.model_dump(exclude_none=True), {"Idempotency-Key": key}
+
+
+def _picture(given: object, name: str) -> object:
+    """A picture's file or bytes as the text that is sent; what is text already stays."""
+    try:
+        data = given.read_bytes() if isinstance(given, Path) else given
+    except OSError as error:
+        raise InputError(f"cannot read the picture ({error.strerror})", where=f"{name}: {given}") from None
+    return base64.b64encode(data).decode() if isinstance(data, bytes) else data
+
+
+def _posted(request: GenerateRequest, idempotency_key: str | None) -> dict:
+    """Body and headers."""
+    body = request.model_dump(mode="json", exclude_none=True)
+    return {"json": body, "headers": {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}}
+
+
+@dataclass(kw_only=True)
+class _Watch:
+    """What a watcher knows between connections: the last thing it was told, and its tries."""
+
+    policy: RetryPolicy
+    last: Task | None = None
+    over: bool = False
+    tries: Tries = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.tries = Tries(policy=self.policy)
+
+    def connected(self) -> bool:
+        self.tries = Tries(policy=self.policy)
+        return True
+
+    def heard(self, line: str) -> Task | None:
+        """The task that a line of an event stream tells, if it is news."""
+        self.over |= line == "event: deleted"
+        if not line.startswith("data: {") or line == "data: {}":
+            return None
+        task = Task.model_validate_json(line[len("data: ") :])
+        news, self.last = task != self.last, task
+        self.over |= task.done
+        return task if news else None
+
+    def ended(self, answer: httpx.Response) -> float:
+        """Seconds until the next connection; 0 when nothing more is to come. Raises RefusedError."""
+        if self.over:
+            return 0.0
+        # A stream that stops before its task has ended was cut by a service that stops: it comes back.
+        pause = self.tries.after_answer(503 if answer.is_success else answer.status_code, answer.headers)
+        if pause is None:
+            _checked(answer)
+            raise ServiceError("the events stop before the task has ended", where=str(answer.url))
+        return pause
+
+    def lost(self, error: httpx.TransportError, base_url: httpx.URL) -> float:
+        """Seconds until the next try. Raises ServiceError when there is none."""
+        pause = self.tries.after_failure(error)
+        if pause is None:
+            raise _unreachable(base_url, error) from error
+        return pause
 
 
 def _parsed(answer: httpx.Response, kind: type[Answer]) -> Answer:
@@ -307,29 +422,13 @@ def _checked(answer: httpx.Response) -> httpx.Response:
         status=answer.status_code,
         code=code,
         field=field,
+        retry_after_s=retry_after_s(answer.headers),
     )
-
-
-def _check_streamed(answer: httpx.Response, read: Callable[[], bytes]) -> None:
-    if not answer.is_success:
-        read()
-        _checked(answer)
-
-
-async def _acheck_streamed(answer: httpx.Response) -> None:
-    if not answer.is_success:
-        await answer.aread()
-        _checked(answer)
 
 
 def _unreachable(base_url: httpx.URL, error: httpx.TransportError) -> ServiceError:
     reason = str(error) or type(error).__name__
     return ServiceError(f"no answer ({reason})", where=str(base_url), fix="Is the service running?")
-
-
-def _stream_timeout() -> httpx.Timeout:
-    """Events carry a heartbeat and frames may be far apart: only connecting has a deadline."""
-    return httpx.Timeout(30.0, read=None)
 
 
 def _pause(task: Task, deadline: float | None) -> float:

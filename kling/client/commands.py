@@ -55,6 +55,12 @@ class Generate:
     negative: str = ""  # what is not wanted
     steps: int | None = None
     guidance: float | None = None
+    first_frame: Path | None = None  # a picture file to start with
+    last_frame: Path | None = None  # and one to end with
+    extend: str | None = None  # id of a finished task: its video goes on
+    priority: int = 5  # 0..9, 9 goes first
+    deadline: float | None = None  # seconds from now after which it is of no use
+    realtime: bool = False  # chunk by chunk: frames leave while later ones are made
     no_plan: bool = False  # text alone, without deciding first what happens
     keep_size: bool = False  # fail rather than make something smaller
     detach: bool = False  # print the task id and return
@@ -82,7 +88,8 @@ def generate(arguments: list[str]) -> int:
     """Start a task and, unless detached, see it through to a file."""
     options = tyro.cli(Generate, args=arguments, prog="kling generate", description=Generate.__doc__)
     with options.service.open() as client:
-        task = client.generate(options.prompt, config=_config(options))
+        given = {"first_frame": options.first_frame, "last_frame": options.last_frame, "extend": options.extend}
+        task = client.generate(options.prompt, config=_config(options), **given)
         for change in task.adjustments:
             console.print(f"{change.field}: asked {change.asked}, makes {change.granted} ({change.reason})")
         if options.detach:
@@ -140,16 +147,23 @@ def list_tasks(arguments: list[str]) -> int:
     return 0
 
 
+def camera_fields(words: str) -> dict[str, str] | bool | None:
+    """ "orbit left slow" as the fields of a `CameraControl`; "true" and "false" are themselves, "" is None."""
+    given = words.split()
+    if not given:
+        return None
+    if words.strip().lower() in ("true", "false"):
+        return words.strip().lower() == "true"
+    speed = {"speed": given.pop()} if len(given) > 1 and given[-1] in ("slow", "fast") else {}
+    return {"type": given[0], **({"direction": " ".join(given[1:])} if len(given) > 1 else {}), **speed}
+
+
 def _config(options: Generate) -> VideoConfig:
     from pydantic import ValidationError
 
-    camera = None
     try:
-        if options.camera:
-            words = options.camera.split()
-            speed = words.pop() if words[-1] in ("slow", "fast") else None
-            direction = words[1] if len(words) > 1 else None
-            camera = CameraControl.model_validate({"type": words[0], "direction": direction, "speed": speed})
+        fields = camera_fields(options.camera or "")
+        camera = CameraControl.model_validate(fields) if isinstance(fields, dict) else fields
         return VideoConfig(
             resolution=options.resolution,
             duration=options.duration,
@@ -161,6 +175,9 @@ def _config(options: Generate) -> VideoConfig:
             negative_prompt=options.negative,
             steps=options.steps,
             guidance=options.guidance,
+            priority=options.priority,
+            deadline_s=options.deadline,
+            realtime=options.realtime,
             use_plan=not options.no_plan,
             allow_downgrade=not options.keep_size,
         )

@@ -2,14 +2,21 @@
 
 import asyncio
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
+import threading
+import time
+from email.utils import formatdate
 
 import httpx
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from kling.client import batch
 from kling.client.client import AsyncClient, Client, RefusedError
@@ -17,6 +24,7 @@ from kling.client.retries import RetryPolicy, Tries
 from kling.errors import ConfigError, InputError, ServiceError
 from kling.schema import VideoConfig
 from serve.media import Media
+from tests.serve.conftest import free_port
 from tests.serve.test_api import Api
 
 QUICK = RetryPolicy(base_s=0.001, max_pause_s=0.01, max_tries=8)
@@ -119,6 +127,75 @@ def test_pauses_follow_the_policy(seed: int, retry_after: float):
     assert Tries(policy=policy).after_answer(503, {"x-should-retry": "false"}) is None
 
 
+def test_retry_after_is_read_in_both_forms_and_never_waited_for_without_end():
+    def in_s(seconds: float) -> str:
+        return formatdate(time.time() + seconds, usegmt=True)
+
+    tries = Tries(policy=RetryPolicy(base_s=0.01))
+    pause = tries.after_answer(429, {"retry-after": in_s(30)})
+    assert pause is not None and 28 < pause <= 30
+    assert tries.after_answer(503, {"retry-after": in_s(-30)}) == tries.policy.base_s * 2, "a date that has passed"
+    for broken in ("soon", "nan", "inf", "Thu, 99 Foo 2026 00:00:00 GMT", ""):
+        assert Tries(policy=RetryPolicy(base_s=0.01)).after_answer(503, {"retry-after": broken}) == 0.01
+    for later in ("86400", in_s(86_400)):
+        assert Tries(policy=RetryPolicy()).after_answer(429, {"retry-after": later}) is None, (
+            "tomorrow is told, not slept"
+        )
+
+
+def test_a_refusal_says_when_to_come_back(api: Api):
+    api.key = api.new_key(month_s=0.5)
+    with connect(api, []) as client, pytest.raises(RefusedError) as caught:
+        client.generate("a ball")
+    assert caught.value.status == 429 and caught.value.code == "quota_exceeded" and caught.value.retry_after_s >= 1
+
+
+def test_every_field_of_a_request_can_be_sent(api: Api, tmp_path):
+    picture = tmp_path / "first.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    with connect(api, []) as client:
+        task = client.generate("a ball", first_frame=picture, last_frame=picture.read_bytes(), external_task_id="mine")
+        row = api.desk.store.get(task.task_id)
+        assert row is not None and task.external_task_id == "mine"
+        order = json.loads(row["order"])
+        assert order["first_frame"] and order["first_frame"] == order["last_frame"]
+        with pytest.raises(InputError, match="first_frame"):
+            client.generate("a ball", first_frame=tmp_path / "none.png")
+
+
+def _events(*states: str) -> bytes:
+    granted = {"width_px": 64, "height_px": 64, "num_frames": 17, "fps": 8, "num_steps": 2, "guidance": 1.0, "seed": 0}
+    task = {"task_id": "t", "prompt": "x", "created_at": 1.0, "granted": granted}
+    return b"".join(b"event: progress\ndata: %s\n\n" % json.dumps({**task, "status": s}).encode() for s in states)
+
+
+def test_watching_goes_on_after_a_lost_connection():
+    """The service stops in the middle, is away, comes back: every change is told once, and the end is reached."""
+
+    class Cut(httpx.SyncByteStream):
+        def __iter__(self):
+            yield _events("queued", "running")
+            raise httpx.ReadError("cut")
+
+    cut, silent = httpx.Response(200, stream=Cut()), httpx.Response(200, content=_events("running"))
+    last = httpx.Response(200, content=_events("completed"))
+    given: list = [cut, httpx.ConnectError("away"), httpx.Response(503), silent, last]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        now = given.pop(0)
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    client = Client("http://x", "k", transport=httpx.MockTransport(answer), retry=QUICK)
+    assert [task.status for task in client.watch("t")] == ["queued", "running", "completed"] and not given
+    given = [httpx.ConnectError("away")] * 99
+    with pytest.raises(ServiceError, match="no answer"):
+        list(client.watch("t"))
+    with pytest.raises(ServiceError, match="no answer"):
+        list(client.stream("t"))
+
+
 def test_a_bad_request_is_found_before_it_is_sent(api: Api):
     with connect(api, []) as client:
         with pytest.raises(InputError, match="prompt"):
@@ -195,6 +272,68 @@ async def test_a_batch_killed_and_run_again_loses_and_doubles_nothing(api: Api, 
     for line in lines:
         assert (out / "videos" / f"{line['index']:06d}.mp4").read_bytes() == f"video of {line['task_id']}".encode()
     assert await _run(api, rows, out) == counts, "a finished batch asks for nothing"
+
+
+def test_a_batch_survives_sigkill_at_any_moment(api: Api, tmp_path):
+    """The real command against the real application on a port, killed again and again."""
+    port, out, file = free_port(), tmp_path / "out", tmp_path / "rows.csv"
+    file.write_text("prompt,seed,camera_control\n" + "".join(f"ball {i},{i},orbit left\n" for i in range(6)))
+    server = uvicorn.Server(uvicorn.Config(api.app, host="127.0.0.1", port=port, log_level="error"))
+    stop = threading.Event()
+
+    def work():
+        while not stop.wait(0.2):
+            _work(api)
+
+    threads = [threading.Thread(target=server.run), threading.Thread(target=work)]
+    for thread in threads:
+        thread.start()
+    given = {**os.environ, "KLING_API_KEY": api.key["Authorization"].removeprefix("Bearer ")}
+    command = [sys.executable, "-m", "kling", "batch", str(file), "--out", str(out), "--concurrency", "2",
+               "--url", f"http://127.0.0.1:{port}"]  # fmt: skip
+    rng, kills, code = random.Random(7), 0, None
+    while code is None:
+        run = subprocess.Popen(command, env=given, stdout=subprocess.DEVNULL)
+        try:
+            started = time.monotonic()
+            while not (out / "lock").exists() and time.monotonic() < started + 60:
+                time.sleep(0.02)
+            code = run.wait(timeout=rng.uniform(0.1, 1.5) if kills < 4 else 120)
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            kills += 1
+    stop.set()
+    server.should_exit = True
+    for thread in threads:
+        thread.join()
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert code == 0 and kills >= 1 and sorted(line["index"] for line in lines) == list(range(6))
+    assert num_tasks(api) == 6 and {line["status"] for line in lines} == {"completed"}
+    for line in lines:
+        assert (out / "videos" / f"{line['index']:06d}.mp4").read_bytes() == f"video of {line['task_id']}".encode()
+
+
+async def test_a_batch_runs_once_at_a_time(api: Api, tmp_path):
+    (tmp_path / "x.csv").write_text("prompt\na\n")
+    rows = batch.read_rows(tmp_path / "x.csv")
+    async with aconnect(api, []) as client:
+        with batch._alone(tmp_path / "out"), pytest.raises(InputError, match="being run"):
+            await batch.run(client, rows, tmp_path / "out", concurrency=1)
+    assert (await _run(api, rows, tmp_path / "out")) == {"completed": 1, "failed": 0}
+
+
+async def test_a_batch_sends_whole_rows_with_their_pictures(api: Api, tmp_path):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "cat.png")
+    row = {"prompt": "a cat", "first_frame": "cat.png", "config": {"camera_control": {"type": "static"}}}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    await _run(api, batch.read_rows(tmp_path / "x.jsonl"), tmp_path / "out")
+    [task] = api.get("/kling/v1.6/tasks").json()["tasks"]
+    made = api.desk.store.get(task["task_id"])
+    assert made is not None and json.loads(made["order"])["first_frame"]
+    (tmp_path / "x.jsonl").write_text(json.dumps({**row, "first_frame": "dog.png"}))
+    with pytest.raises(InputError, match=r"dog\.png"):
+        batch.read_rows(tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize(

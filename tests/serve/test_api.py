@@ -4,11 +4,14 @@ import threading
 import time
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from kling.schema import MAX_BODY_BYTES
 from serve.ingress import IngressSettings, build_api
-from serve.keys import Limits
+from serve.keys import USAGE, Limits, RefusedError
+from serve.media import Media
+from serve.tasks import TASKS
 
 BODY = {"prompt": "a red ball", "config": {"seed": 1}}
 
@@ -187,6 +190,91 @@ def test_quotas_warn_before_they_refuse(api: Api):
     refused = api.post(headers=key)
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) >= 1
     assert len(api.get("/kling/v1.6/tasks", key).json()["tasks"]) == 4, "a refused request leaves no task"
+
+
+def test_advice_comes_from_what_was_asked_for(api: Api):
+    key = api.new_key(day_s=400.0)
+    assert api.get("/kling/v1.6/recommendations", key).json() == {"recommendations": []}
+    for _ in range(5):
+        config = {"resolution": "128x128", "duration": 8, "steps": 1}
+        assert api.post(json={"prompt": "x", "config": config}, headers=key).status_code == 202
+    said = {
+        one["topic"]: one["advice"] for one in api.get("/kling/v1.6/recommendations", key).json()["recommendations"]
+    }
+    assert set(said) == {"resolution", "duration"}
+    assert "100% of your computing time went into 128x128: 96x96" in said["resolution"] and "44%" in said["resolution"]
+    assert "8.0 s on average" in said["duration"] and "190 clips a day instead of 48" in said["duration"]
+    assert set(api.get("/kling/v1.6/usage", key).json()["recommendations"]) == set(said.values())
+
+
+def test_the_fullest_hour_is_named(api: Api):
+    key = api.new_key()
+    made = [api.post(headers=key).json()["task_id"] for _ in range(8)]
+    with api.desk.store.engine.begin() as connection:
+        for index, task_id in enumerate(made):
+            at = 86_400 * (time.time() // 86_400) - 86_400 + 3600 * (14 if index < 6 else index)
+            row = TASKS.c.id == task_id
+            connection.execute(
+                TASKS.update().where(row).values(created_at=at, started_at=at + (60 if index < 6 else 2))
+            )
+    [peak] = [one["advice"] for one in api.get("/kling/v1.6/recommendations", key).json()["recommendations"]]
+    assert "75% of your video is asked for at 14:00" in peak and "waits 60 s (median; 2 s at other hours)" in peak
+
+
+def test_a_burst_around_the_full_minute_is_not_twice_the_limit(api: Api, monkeypatch):
+    key, now = api.new_key(requests_per_minute=10), [1_700_000_000.0 - 1_700_000_000.0 % 60 + 59.0]
+    monkeypatch.setattr("serve.keys.time.time", lambda: now[0])
+    made = api.desk.keys.authenticate(key["Authorization"].removeprefix("Bearer "))
+    assert made is not None
+
+    def taken() -> int:
+        for count in range(100):
+            try:
+                api.desk.keys.count_request(made)
+            except RefusedError as error:
+                assert 1 <= error.retry_after_s <= 60
+                return count
+        raise AssertionError("no limit")
+
+    counts = [taken()]
+    for pause in (2.0, 30.0, 120.0):
+        now[0] += pause
+        counts.append(taken())
+    assert counts[0] == 10 and counts[1] <= 1 and 4 <= counts[1] + counts[2] <= 6 and counts[3] == 10
+    with api.desk.store.reading() as connection:
+        rows = connection.execute(sa.select(USAGE).where(USAGE.c.key_id == made.id)).all()
+    assert len(rows) <= 3, "minutes that are over are forgotten"
+
+
+def test_players_may_ask_for_a_part(api: Api):
+    task_id = api.post(json={**BODY, "config": {"priority": 9}}).json()["task_id"]
+    claim = api.desk.store.claim("w")
+    assert claim is not None and claim.id == task_id
+    Media(api.desk.settings.state, task_id).save_video(b"0123456789")
+    api.desk.store.complete(claim, {"num_bytes": 10, "sha256": "0", "num_frames": 1})
+    path = f"/kling/v1.6/content/{task_id}"
+    for wanted, status, body, where in (
+        ("bytes=2-4", 206, b"234", "bytes 2-4/10"), ("bytes=7-", 206, b"789", "bytes 7-9/10"),
+        ("bytes=-2", 206, b"89", "bytes 8-9/10"), ("bytes=5-999", 206, b"56789", "bytes 5-9/10"),
+        ("bytes=10-", 416, b"", "bytes */10"), ("bytes=0-1,3-4", 200, b"0123456789", None),
+        ("bytes=x", 200, b"0123456789", None), ("bytes=4-2", 416, b"", "bytes */10"),
+    ):  # fmt: skip
+        answer = api.get(path, {**api.key, "Range": wanted})
+        assert (answer.status_code, answer.content, answer.headers.get("content-range")) == (status, body, where), (
+            wanted
+        )
+
+
+def test_a_fault_of_ours_is_told_in_json_and_names_nothing(api: Api, monkeypatch, caplog):
+    def broken(*_):
+        raise ZeroDivisionError("a red ball")
+
+    monkeypatch.setattr(api.desk.admission.__class__, "admit", broken)
+    for path, where in (("/kling/v1.6/generate", "code"), ("/v1/videos", "type"), ("/v1/videos/text2video", None)):
+        answer = api.post(path, json={"prompt": "a red ball"})
+        assert answer.status_code == 500 and "red ball" not in answer.text
+        assert answer.json()["error"][where] if where else answer.json()["code"] == 5000
+    assert not any("red ball" in str(vars(record)) for record in caplog.records if record.name == "ray.serve")
 
 
 def test_requests_a_minute_are_limited(api: Api):

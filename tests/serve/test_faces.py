@@ -12,7 +12,9 @@ import openai
 import pytest
 from PIL import Image
 
+from kling.scene.direct import direct
 from serve.media import Media
+from serve.openai_face import _unbracketed
 from serve.pictures import pixels
 
 from .test_api import Api
@@ -93,6 +95,46 @@ def test_fields_of_ours_pass_through_a_form(api: Api, sdk: openai.OpenAI):
     assert row is not None
     order = json.loads(row["order"])
     assert order["seed"] == 7 and order["num_steps"] == 3 and "orbits left" in order["prompt"]
+
+
+def test_a_form_holds_structures_of_any_depth(api: Api, sdk: openai.OpenAI):
+    plan = direct("a red ball bounces on the grass", duration_s=2.0).plan.model_dump(mode="json")
+    made = sdk.videos.create(
+        prompt="x", extra_body={"plan": json.dumps(plan), "duration": 1, "external_task_id": "form"}
+    )
+    row = api.desk.store.get("form")
+    assert row is not None and row["id"] == made.id and json.loads(row["order"])["plan"] == plan
+    assert _unbracketed([("a[b][c]", "1"), ("a[b][d]", "2"), ("l[]", "x"), ("l[]", "y"), ("a[b][c][e]", "3")]) == {
+        "a": {"b": {"c": "1", "d": "2"}},
+        "l": ["x", "y"],
+    }
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.videos.create(prompt="x", extra_body={"callback_url": "http://127.0.0.1/"})
+    assert caught.value.param == "callback_url"
+
+
+def test_the_openai_package_extends_a_finished_video(api: Api, sdk: openai.OpenAI, video: bytes):
+    made = sdk.videos.create(prompt="a ball")
+    with pytest.raises(openai.ConflictError) as caught:
+        sdk.videos.extend(prompt="it goes on", seconds="4", video={"id": made.id})
+    assert caught.value.response.headers["x-should-retry"] == "false", "nothing would change by asking again"
+    finish(api, video)
+    more = sdk.videos.extend(prompt="it goes on", seconds="4", video={"id": made.id})
+    row = api.desk.store.get(more.id)
+    assert row is not None and json.loads(row["order"])["before_frames"] == 17 and more.seconds == "6"
+
+
+def test_a_remix_with_an_idempotency_key_is_one_task(api: Api, sdk: openai.OpenAI):
+    made, headers = sdk.videos.create(prompt="a ball"), {"Idempotency-Key": "remix-1"}
+    ids = {sdk.videos.remix(made.id, prompt="a cube", extra_headers=headers).id for _ in range(2)}
+    assert len(ids) == 1
+
+
+def test_quotas_warn_in_every_format(api: Api):
+    for path in ("/v1/videos", "/v1/videos/text2video"):
+        key = api.new_key(hour_s=6.0)
+        answer = api.post(path, json={"prompt": "x", "seconds": "5", "duration": "5"}, headers=key)
+        assert "83%" in answer.headers["kling-quota-warning"]
 
 
 def test_an_input_reference_becomes_the_first_frame_and_stays_with_a_remix(api: Api, sdk: openai.OpenAI):
@@ -195,16 +237,19 @@ def test_official_image_to_video_takes_the_shape_of_its_picture_and_is_extended(
 
 
 @pytest.mark.parametrize(
-    "claims", [{"exp": 1.0}, {"exp": 9e12}, {"nbf": 9e9}, {"iss": "nobody"}, {"alg": "none"}, {"exp": "x"}]
-)
-def test_forged_and_expired_tokens_are_refused(api: Api, claims: dict):
+    ("claims", "code"),
+    [({"exp": 1.0}, 1004), ({"exp": 9e12}, 1002), ({"nbf": 9e9}, 1003), ({"iss": "nobody"}, 1000),
+     ({"alg": "none"}, 1002), ({"exp": "x"}, 1002)],
+)  # fmt: skip
+def test_forged_and_expired_tokens_are_refused(api: Api, claims: dict, code: int):
     from serve.keys import Limits
 
     key = api.desk.keys.create(name="jwt", scopes=frozenset({"read"}), limits=Limits())
     answer = api.http.get("/v1/videos/text2video", headers=jwt(key.id, key.jwt_secret, **claims))
-    assert answer.status_code == 401 and answer.json()["code"] == 1000
+    assert answer.status_code == 401 and answer.json()["code"] == code
     wrong = jwt(key.id, key.jwt_secret[::-1])
-    assert api.http.get("/v1/videos/text2video", headers=wrong).status_code == 401
+    assert api.http.get("/v1/videos/text2video", headers=wrong).json()["code"] == 1000
+    assert api.http.get("/v1/videos/text2video").json()["code"] == 1001
 
 
 @pytest.mark.parametrize(
@@ -222,3 +267,8 @@ def test_official_bad_input_has_their_codes(api: Api, change: dict):
     assert api.post("/v1/videos/image2video", json=broken).json()["code"] == 1201
     assert api.post("/v1/videos/video-extend", json={"video_id": "task_none"}).json()["code"] == 1203
     assert api.get("/v1/videos/text2video/none").json()["code"] == 1203
+    for video_id in ("\ud800", "\0", "a/b", "x" * 200, ""):
+        body = json.dumps({"video_id": video_id})
+        assert api.http.post("/v1/videos/video-extend", content=body, headers=api.key).json()["code"] == 1201
+    wrong = api.http.put("/v1/videos/text2video", headers=api.key)
+    assert wrong.status_code == 404 and wrong.json()["code"] == 1202

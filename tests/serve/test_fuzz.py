@@ -8,8 +8,9 @@ from schemathesis.checks import CHECKS
 from .test_api import Api
 
 _PATHS = ["/kling/v1.6/generate", "/kling/v1.6/status/{task_id}", "/kling/v1.6/tasks", "/kling/v1.6/cancel/{task_id}",
-          "/kling/v1.6/tasks/{task_id}", "/kling/v1.6/content/{task_id}", "/kling/v1.6/usage", "/v1/videos",
-          "/v1/videos/text2video", "/v1/videos/{task_id}", "/ready"]  # fmt: skip
+          "/kling/v1.6/tasks/{task_id}", "/kling/v1.6/content/{task_id}", "/kling/v1.6/usage",
+          "/kling/v1.6/recommendations", "/v1/videos", "/v1/videos/extensions", "/v1/videos/text2video",
+          "/v1/videos/image2video", "/v1/videos/video-extend", "/v1/videos/{task_id}", "/ready"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

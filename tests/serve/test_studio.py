@@ -12,6 +12,7 @@ import uvicorn
 from playwright.sync_api import expect, sync_playwright
 
 from kling.media.video import write_mp4
+from kling.scene.direct import direct
 from serve.media import Media
 
 from .conftest import free_port, until
@@ -46,6 +47,7 @@ def _work(api: Api, server: uvicorn.Server) -> None:
             time.sleep(0.05)
             continue
         media = Media(api.desk.settings.state, claim.id)
+        media.save_plan(direct("a red ball rolls", duration_s=2.0).plan.model_dump_json())
         for index in range(17):
             api.desk.store.progress(claim, stage="denoise", step=index + 1, num_steps=17)
             media.save_frames(index, noise[index : index + 1])
@@ -77,20 +79,24 @@ def test_a_person_makes_a_video_by_keyboard(served, browser, size: dict):
     page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
     page.goto(url)
     expect(page.locator("#service")).to_have_text("ready", timeout=30_000)
-    page.keyboard.press("Tab")
-    page.keyboard.type(api.key["Authorization"].removeprefix("Bearer "))
+    page.keyboard.type(api.key["Authorization"].removeprefix("Bearer "))  # the page begins there
     page.keyboard.press("Tab")
     page.keyboard.type("a <b>red</b> ball")
-    page.select_option("#camera", "orbit left")
+    page.select_option("#camera_control", "orbit left")
     page.fill("#duration", "1.9")
     page.focus("#prompt")
     page.keyboard.press("Control+Enter")
     expect(page.locator("#live")).to_have_attribute("data-frames", re.compile(r"[3-9]|\d\d"), timeout=30_000)
-    assert "duration" in page.inner_text("#changes"), "what was changed is explained"
+    assert "duration: 1.9 → 2" in page.inner_text("#changes"), "what was changed is explained"
+    assert "a <b>red</b> ball" in page.inner_text("#queue") or page.is_visible("#player")
     page.wait_for_selector("#player:not([hidden])", timeout=60_000)
     assert page.inner_text("#said").startswith("Done")
     until(lambda: page.evaluate("() => document.getElementById('player').readyState >= 2"), 30)
     page.wait_for_selector("#gallery img", timeout=30_000)
+    page.click("#show-plan")
+    expect(page.locator("#plan")).to_have_attribute("aria-label", re.compile("red ball"), timeout=30_000)
+    page.click("#show-plan")
+    assert page.is_visible("#player")
     assert "<b>red</b>" in page.inner_text("#gallery"), "prompts are text, never markup"
     wide = page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
     assert wide, "nothing sticks out sideways"
@@ -110,5 +116,36 @@ def test_problems_are_told_kindly(served, browser):
     page.evaluate("() => document.getElementById('style').removeAttribute('maxlength')")
     page.fill("#style", "y" * 200)
     page.click("#go")
-    expect(page.locator("#problem")).to_contain_text("config.style", timeout=30_000)
+    expect(page.locator("#problem")).to_contain_text("Please change the style", timeout=30_000)
+    assert page.evaluate("() => document.activeElement.id") == "style", "the field at fault is where one is"
+    page.fill("#style", "")
+    page.set_input_files("#first_frame", {"name": "cat.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.click("#go")
+    expect(page.locator("#problem")).to_contain_text("cat.png", timeout=30_000)
+    page.close()
+
+
+def test_videos_are_continued_deleted_and_seen_in_either_colour(served, browser):
+    api, url = served
+    page = browser.new_page(color_scheme="dark")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"{url}#key={api.key['Authorization'].removeprefix('Bearer ')}")
+    page.fill("#prompt", "a cube to be continued")
+    page.click("#go")
+    page.wait_for_selector("#player:not([hidden])", timeout=60_000)
+    page.click("#extend")
+    assert page.is_visible("#continues") and page.input_value("#prompt") == "a cube to be continued"
+    page.click("#continues button")
+    page.click("#again")
+    assert page.input_value("#resolution") == "64x64" and page.input_value("#seed") != ""
+    dark = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") != dark
+    count = page.locator("#gallery button").count()
+    page.focus("#gallery button")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    page.click("#remove")
+    expect(page.locator("#gallery button")).to_have_count(count - 1, timeout=30_000)
     page.close()

@@ -1,8 +1,11 @@
 """Callbacks: signed, told again until they are heard, never to a private place."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
@@ -85,6 +88,47 @@ def test_a_callback_waits_for_the_end_of_its_task(tmp_path, receiver):
     with store.engine.begin() as connection:
         store.add(connection, a_task(owner="k1", order=ORDER, request='{"prompt": "x"}', callback_url=url))
     assert not asyncio.run(Courier(store, b"s", public_only=False).deliver_one()) and not handler.heard
+
+
+def test_a_receiver_that_never_ends_its_answer_holds_nobody_up(tmp_path, receiver, monkeypatch):
+    """One drips a header for ever, one redirects: neither keeps the third from being told at once."""
+    handler, url = receiver
+    handler.heard.clear()
+    monkeypatch.setattr("serve.webhooks._TIMEOUT_S", 1.0)
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % url.encode()
+    store = TaskStore(f"sqlite:///{tmp_path}/t.db")
+    with socket.create_server(("127.0.0.1", 0)) as slow, socket.create_server(("127.0.0.1", 0)) as elsewhere:
+
+        def drip():
+            with contextlib.suppress(OSError):
+                connection = slow.accept()[0]
+                while True:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n" if drip.__dict__.setdefault("n", 1) == 1 else b"X: y\r\n")
+                    drip.__dict__["n"] += 1
+                    time.sleep(0.1)
+
+        def send_away():
+            connection = elsewhere.accept()[0]
+            connection.recv(65536)
+            connection.sendall(redirect)
+
+        for server in (drip, send_away):
+            threading.Thread(target=server, daemon=True).start()
+        ids = [_ended(store, f"http://127.0.0.1:{s.getsockname()[1]}/") for s in (slow, elsewhere)]
+        heard_id = _ended(store, url)
+
+        async def run():
+            courier = asyncio.create_task(Courier(store, b"s" * 64, public_only=False).run())
+            deadline = time.monotonic() + 30
+            while store.get(ids[0])["callback_state"] == "due" and store.get(ids[0])["callback_at"] < 1 + time.time():  # type: ignore[index]
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(2.0)
+            courier.cancel()
+
+        asyncio.run(run())
+    states = [store.get(task_id)["callback_state"] for task_id in (*ids, heard_id)]  # type: ignore[index]
+    assert states == ["due", "due", "done"] and len(handler.heard) == 1, "the redirect was not followed"
 
 
 def test_a_name_that_leads_to_a_private_address_is_not_called(tmp_path, receiver):
