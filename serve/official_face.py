@@ -6,7 +6,7 @@ Text to video, image to video (the picture as base64; addresses are not fetched)
 import asyncio
 import json
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -133,7 +133,7 @@ def _schema(model: type[BaseModel]) -> dict:
     whole = model.model_json_schema()
     named = whole.pop("$defs", {})
 
-    def inlined(part):
+    def inlined(part: Any) -> Any:
         if isinstance(part, list):
             return [inlined(item) for item in part]
         if not isinstance(part, dict):

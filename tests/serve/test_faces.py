@@ -102,8 +102,8 @@ def test_a_form_holds_structures_of_any_depth(api: Api, sdk: openai.OpenAI):
     made = sdk.videos.create(
         prompt="x", extra_body={"plan": json.dumps(plan), "duration": 1, "external_task_id": "form"}
     )
-    row = api.desk.store.get("form")
-    assert row is not None and row["id"] == made.id and json.loads(row["order"])["plan"] == plan
+    row = api.desk.store.get(made.id)
+    assert row is not None and row["external_id"] == "form" and json.loads(row["order"])["plan"] == plan
     assert _unbracketed([("a[b][c]", "1"), ("a[b][d]", "2"), ("l[]", "x"), ("l[]", "y"), ("a[b][c][e]", "3")]) == {
         "a": {"b": {"c": "1", "d": "2"}},
         "l": ["x", "y"],
@@ -113,15 +113,26 @@ def test_a_form_holds_structures_of_any_depth(api: Api, sdk: openai.OpenAI):
     assert caught.value.param == "callback_url"
 
 
-def test_the_openai_package_extends_a_finished_video(api: Api, sdk: openai.OpenAI, video: bytes):
+@pytest.mark.parametrize("form", [True, False])
+def test_a_finished_video_is_extended(api: Api, sdk: openai.OpenAI, video: bytes, form: bool):
     made = sdk.videos.create(prompt="a ball")
-    with pytest.raises(openai.ConflictError) as caught:
-        sdk.videos.extend(prompt="it goes on", seconds="4", video={"id": made.id})
-    assert caught.value.response.headers["x-should-retry"] == "false", "nothing would change by asking again"
+
+    def extend(video_id: str):
+        fields = {"prompt": "it goes on", "seconds": "4"}
+        given = {"data": {**fields, "video[id]": video_id}} if form else {"json": {**fields, "video": {"id": video_id}}}
+        return api.http.post("/v1/videos/extensions", headers=api.key, **given)
+
+    early = extend(made.id)
+    assert early.status_code == 409 and early.headers["x-should-retry"] == "false", "asking again would change nothing"
     finish(api, video)
-    more = sdk.videos.extend(prompt="it goes on", seconds="4", video={"id": made.id})
-    row = api.desk.store.get(more.id)
-    assert row is not None and json.loads(row["order"])["before_frames"] == 17 and more.seconds == "6"
+    more = extend(made.id).json()
+    row = api.desk.store.get(more["id"])
+    assert row is not None and json.loads(row["order"])["before_frames"] == 17 and more["seconds"] == "6"
+    assert extend("task_none").status_code == 404
+    assert (
+        api.http.post("/v1/videos/extensions", json={"prompt": "x"}, headers=api.key).json()["error"]["param"]
+        == "video"
+    )
 
 
 def test_a_remix_with_an_idempotency_key_is_one_task(api: Api, sdk: openai.OpenAI):
