@@ -42,22 +42,24 @@ class PixelStatistics:
 
     def embed_frames(self, frames: Frames) -> np.ndarray:
         """f d float32, each of length 1."""
-        vectors = []
-        for frame in frames:
-            small = cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA)
-            lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32) / 255 - 0.5
-            cells = lab.reshape(self._GRID, 16, self._GRID, 16, 3)
-            mean, spread = cells.mean(axis=(1, 3)), cells.std(axis=(1, 3))
-            dx, dy = cv2.Sobel(lab[..., 0], cv2.CV_32F, 1, 0), cv2.Sobel(lab[..., 0], cv2.CV_32F, 0, 1)
-            length, angle = np.hypot(dx, dy), np.mod(np.arctan2(dy, dx), np.pi)
-            edges = [
-                (length * np.cos(2 * angle)).reshape(self._GRID, 16, self._GRID, 16).mean(axis=(1, 3)),
-                (length * np.sin(2 * angle)).reshape(self._GRID, 16, self._GRID, 16).mean(axis=(1, 3)),
-            ]
-            parts = [3 * mean.ravel(), 2 * spread.ravel(), *(edge.ravel() for edge in edges)]
-            vector = np.concatenate([*parts, [0.5]])  # the constant keeps a grey frame away from length zero
-            vectors.append(vector / np.linalg.norm(vector))
-        return np.stack(vectors).astype(np.float32)
+        small = [cv2.resize(frame, (64, 64), interpolation=cv2.INTER_AREA) for frame in frames]
+        lab = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2LAB) for picture in small]).astype(np.float32) / 255 - 0.5
+        cells = self._cells(lab)
+        mean, spread = cells.mean(axis=(2, 4)), cells.std(axis=(2, 4))
+        slopes = [(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1)) for light in lab[..., 0]]
+        dx, dy = (np.stack([slope[axis] for slope in slopes]) for axis in (0, 1))
+        # A slope's length times cosine and sine of twice its angle: edges of both directions are one.
+        length = np.maximum(np.hypot(dx, dy), 1e-9)
+        doubled = ((dx - dy) * (dx + dy) / length, 2 * dx * dy / length)
+        edges = [self._cells(part[..., None]).mean(axis=(2, 4)) for part in doubled]
+        constant = np.full((len(frames), 1), 0.5)  # it keeps a grey frame away from length zero
+        flat = [part.reshape(len(frames), -1) for part in (3 * mean, 2 * spread, *edges)]
+        vectors = np.concatenate([*flat, constant], axis=1)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    def _cells(self, pictures: np.ndarray) -> np.ndarray:
+        """f 64 64 c -> f 4 16 4 16 c."""
+        return pictures.reshape(len(pictures), self._GRID, 16, self._GRID, 16, pictures.shape[-1])
 
 
 def measure(frames: Frames, embedder: Embedder) -> Coherence:
