@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'choose clips by stored scores: python -m data select DATASET --where "sharpness > 0.4" --out SELECTION',
     ),
     "study": ("data.study:command", "false alarms on clean clips, and what is found of planted jumps and drifts"),
+    "labels": ("data.label_study:command", "labels and tracks from pixels, held to playground truth"),
     "bench": ("data.bench:command", "race the scoring against a plain OpenCV script"),
     "report": ("data.report:command", "a page about a data set: counts, scores, clips"),
 }

@@ -1,0 +1,141 @@
+"""`python -m kling.sight train-things`: teach the network that says what tracked things are and do.
+
+    python -m data playground --num-clips 2000 --out out/clips
+    python -m kling.sight train-things --clips out/clips --out kling/sight/things.safetensors
+
+What is measured in the clips takes most of the time; `--cache FILE` keeps it for another run.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as fn
+
+from kling.bench.camera_reader import MIRROR
+from kling.sight.examples import Example, collect, is_seen
+from kling.sight.things import FRAME, UNITS, ThingNet
+
+_NOISE = 0.03  # added to numbers, which are of about unit size
+_MIRRORED = [0, 1, 4, 3, 2, 5]  # numbers 2x, 2y, 2x0, 2y0, 2x1, 2y1: what mirroring makes of them, before the signs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Teach the network that names things, on playground clips of the training split."""
+
+    clips: tuple[str, ...]  # folders of mp4 and json
+    out: str = "things.safetensors"
+    number: int = 0  # of clips; 0: all
+    steps: int = 2500  # of 64 things
+    learning_rate: float = 2e-3
+    seed: int = 0
+    cache: Path | None = None  # safetensors file: what is measured in the clips is kept there, and taken from there
+
+
+def command(arguments: list[str]) -> int:
+    """The subcommand's body."""
+    options = tyro.cli(Options, args=arguments, prog="python -m kling.sight train-things", description=Options.__doc__)
+    files = sorted(path for folder in options.clips for path in Path(folder).glob("*.json"))
+    files = files[: options.number or len(files)]
+    data = _kept(files, options.cache)
+    print(f"{len(data['seen'])} things in {len(files)} clips", flush=True)
+    torch.manual_seed(options.seed)
+    net = ThingNet()
+    teach(net, data, options)
+    save_file({key: value.half().contiguous() for key, value in net.state_dict().items()}, options.out)
+    return 0
+
+
+def _kept(files: list[Path], cache: Path | None) -> dict[str, Tensor]:
+    if cache is not None and cache.exists():
+        stored = load_file(cache)
+        return stored | {name: stored[name].bool() for name in ("seen", "truly")}
+    data = tensors(collect(files, soft=True))
+    if cache is not None:
+        save_file({name: value.contiguous() for name, value in data.items()}, cache)
+    return data
+
+
+def tensors(examples: list[Example]) -> dict[str, Tensor]:
+    """All examples, b first; what is not known is nan or -1."""
+    truths = [example.truth for example in examples]
+    places = np.stack([example.places_px for example in examples])
+    found = {
+        "crops": np.stack([example.views.crops for example in examples]),
+        "numbers": np.stack([example.views.numbers for example in examples]),
+        "seen": np.stack([example.views.seen for example in examples]),
+        "shape": np.array([truth.shape for truth in truths]),
+        "size": np.array([truth.size for truth in truths]),
+        "action": np.stack([truth.action for truth in truths]),
+        "middle": np.stack([truth.middle_px for truth in truths]) - places,
+        "slide": np.stack([truth.slide_px for truth in truths]),
+        "velocity": np.stack([truth.velocity_m_s for truth in truths]),
+        "depth": np.log(np.stack([np.maximum(truth.depth_m, 0.1) for truth in truths]))[..., None],
+        "floor": np.stack([truth.floor for truth in truths])[..., None],
+        "truly": np.stack([is_seen(truth) for truth in truths]),
+    }
+    for name in FRAME:
+        found[name] = (found[name] / UNITS[name]).astype(np.float32)
+    found["middle"] = np.where(np.abs(found["middle"]) < 4, found["middle"], np.nan)  # another thing's pixels
+    return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def mirrored(data: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Left and right exchanged."""
+    numbers = data["numbers"].clone()
+    numbers[..., :6] = data["numbers"][..., _MIRRORED]
+    sign = torch.ones(numbers.shape[-1])
+    sign[[0, 2, 4, 11, 13, 15]] = -1
+    sign[17:25] = torch.from_numpy(MIRROR).float()
+    out = data | {"numbers": numbers * sign, "crops": data["crops"].flip(-1)}
+    for name in ("middle", "slide", "velocity"):
+        out[name] = data[name] * torch.tensor([-1.0, 1.0, 1.0][: data[name].shape[-1]])
+    return out
+
+
+def teach(net: ThingNet, data: dict[str, Tensor], options: Options) -> None:
+    """Every step the other way round, left and right exchanged."""
+    sides = [data, mirrored(data)]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
+    generator, mean, start = torch.Generator().manual_seed(options.seed), dict[str, float](), time.monotonic()
+    for step in range(options.steps):
+        rate = options.learning_rate * min(1.0, (step + 1) / 50)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.02 + 0.98 * (1 + np.cos(np.pi * step / options.steps)) / 2)
+        index = torch.randint(len(data["seen"]), (64,), generator=generator)
+        batch = {name: value[index] for name, value in sides[step % 2].items()}
+        noise = torch.randn(batch["numbers"].shape, generator=generator)
+        shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
+        look = net.looks(batch["crops"].roll(shift, dims=(-2, -1)), batch["seen"])
+        clip, frame = net.over_time(look, batch["numbers"] + _NOISE * noise, batch["seen"])
+        parts = losses(clip, frame, batch)
+        optimizer.zero_grad()
+        torch.stack(list(parts.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        mean = {k: 0.98 * mean.get(k, float(v.detach())) + 0.02 * float(v.detach()) for k, v in parts.items()}
+        if (step + 1) % 100 == 0:
+            told = " ".join(f"{name} {value:.3f}" for name, value in mean.items())
+            print(f"{step + 1} {told} {time.monotonic() - start:.0f} s", flush=True)
+
+
+def losses(clip: dict[str, Tensor], frame: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weighted parts of the loss; frames count in which the thing was found and truly is there."""
+    said = batch["action"][:, 0].isfinite()
+    parts = {
+        "shape": fn.cross_entropy(clip["shape"], batch["shape"], label_smoothing=0.02),
+        "size": fn.cross_entropy(clip["size"], batch["size"], label_smoothing=0.02),
+        "action": 4 * fn.binary_cross_entropy_with_logits(clip["action"][said], batch["action"][said]),
+    }
+    there = (batch["seen"] & batch["truly"])[..., None]
+    for name, weight in (("middle", 1.0), ("slide", 4.0), ("velocity", 4.0), ("depth", 4.0)):
+        use = there.expand_as(batch[name]) & batch[name].isfinite()
+        parts[name] = weight * fn.smooth_l1_loss(frame[name][use], batch[name][use], beta=0.1)
+    parts["floor"] = 0.5 * fn.binary_cross_entropy_with_logits(frame["floor"][there], batch["floor"][there])
+    return parts
