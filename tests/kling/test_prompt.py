@@ -242,67 +242,6 @@ def test_events(prompt, expected):
     assert sorted(map(str, events(understand(prompt).graph))) == sorted(map(str, expected))
 
 
-@pytest.mark.parametrize(
-    ("prompt", "objects", "happenings"),
-    [
-        # members and parts of a group
-        ("Two of four cones topple.", ["cone"] * 4, ["topple cone", "topple cone"]),
-        ("The yellow one of two capsules falls.", ["yellow capsule", "capsule"], ["fall yellow capsule"]),
-        ("Three cones: a pink one and two blue ones.", ["pink cone", "blue cone", "blue cone"], []),
-        ("Four balls: one is red and three are blue.", ["red ball", "blue ball", "blue ball", "blue ball"], []),
-        ("Two cubes: the first falls, the second slides left.", ["cube", "cube"], ["fall cube", "slide cube left"]),
-        ("A pile of three cubes falls over.", ["cube"] * 3, ["topple cube"] * 3),
-        # what follows, what is left out, what comes first
-        ("A cube slides into a cone, which falls over.", ["cube", "cone"],
-         ["slide cube", "collide cube", "topple cone"]),
-        ("A cone topples, followed by a cube.", ["cone", "cube"], ["topple cone", "topple cube"]),
-        ("The cube slides left and the cone right.", ["cube", "cone"], ["slide cube left", "slide cone right"]),
-        ("Having fallen, the cube slides left.", ["cube"], ["fall cube", "slide cube left"]),
-        ("While rolling, a ball hits a cone.", ["ball", "cone"], ["roll ball", "collide ball"]),
-        ("A ball rolls left and then right.", ["ball"], ["roll ball left", "roll ball right"]),
-        ("Roll a ball to the right.", ["ball"], ["roll ball right"]),
-        ("Make a cube hit a cone, sending it sliding.", ["cube", "cone"], ["collide cube", "slide cone"]),
-        ("A ball is batted to the left by a cube.", ["ball", "cube"], ["collide cube", "roll ball left"]),
-        ("A cube hits a cone and knocks it over.", ["cube", "cone"], ["collide cube", "topple cone"]),
-        ("A cube was sliding left when a ball hit it.", ["cube", "ball"], ["slide cube left", "collide ball"]),
-        ("Neither cube moves.", ["cube", "cube"], ["stay cube", "stay cube"]),
-        ("赤い球は左へ、青い箱は右へ滑る。", ["red ball", "blue cube"],
-         ["slide red ball left", "slide blue cube right"]),
-        ("円錐が三つあり、そのうち二つが倒れる。", ["cone"] * 3, ["topple cone"] * 2),
-        ("A cone falls and lands on a cube.", ["cone", "cube"], ["fall cone", "collide cone"]),
-        ("鉄球が木箱に当たる", ["metal ball", "wood cube"], ["collide metal ball"]),
-        ("赤と緑の円錐が倒れる", ["red cone", "green cone"], ["topple red cone", "topple green cone"]),
-        ("円柱が坂を滑り落ちる", ["cylinder", "slope"], ["slide cylinder down"]),
-        ("立方体がこちらへ滑ってきて、右に倒れる", ["cube"], ["slide cube toward", "topple cube right"]),
-        ("大きいほうの球が小さいほうの球に当たる", ["large ball", "small ball"], ["collide large ball"]),
-        ("球が押されて、左へ転がる", ["ball"], ["roll ball left"]),
-    ],
-)  # fmt: skip
-def test_turns_of_phrase(prompt, objects, happenings):
-    graph = understand(prompt).graph
-    names = {node.id: node.phrase for node in graph.objects}
-    said = [" ".join(filter(None, (e.action, names[e.agent], e.direction))) for e in sorted(graph.events, key=by_order)]
-    assert sorted(phrases(graph)) == sorted(objects) and said == happenings
-
-
-def by_order(event):
-    return event.order
-
-
-def test_relations_from_turns_of_phrase():
-    def relations(prompt):
-        graph = understand(prompt).graph
-        names = {node.id: node.phrase for node in graph.objects}
-        return {(r.kind, names[r.subject], names[r.object]) for r in graph.relations}
-
-    assert relations("Behind a cone, a ball rolls left.") == {("behind", "ball", "cone")}
-    assert relations("A cone stands on grass, and on it there is a ball.") == {("on", "ball", "cone")}
-    assert relations("A cone with a ball to its right.") == {("right_of", "ball", "cone")}
-    assert relations("左の球は赤、右の球は青です。") == {("left_of", "red ball", "blue ball")}
-    both = {("left_of", "ball", "cone"), ("right_of", "cube", "cone")}
-    assert relations("円錐の左に球があり、右に立方体がある。") == both
-
-
 def test_coreference():
     graph = understand("Two cones: the red one topples, the other one stays still. Both are on grass.").graph
     assert sorted(phrases(graph)) == ["cone", "red cone"] and graph.setting == "grass"
