@@ -33,6 +33,7 @@ _ROUND = ("ball", "capsule", "cylinder")
 _REFINED = 3  # of the hypotheses, the best are refined
 _GOOD = 0.8  # half a squared deviation a coordinate is what errors alone leave
 _BRIEF_FLIGHT = 0.15  # spread of log gravity where no flight is long enough to tell the Moon from the Earth
+_AT_FIRST_S = 0.25  # what stays on the floor so long has not been thrown
 _CLEAR_M = 0.03  # higher above its resting height than this, a body flies
 _LIMITS = {"gravity": (0.05, 40.0), "friction": (0.005, 3.0)}
 
@@ -338,8 +339,14 @@ def _rests(body: Body, seen: Seen, k: int) -> bool:
     """Whether it is seen to start on the floor and to stay there at first."""
     if body.pivot_m is not None or seen.track.shape[2] != 3:
         return body.pivot_m is None and body.position_m[2] <= rest_height_m(body) + 1e-3
-    above = seen.track[:3, k, 2] - rest_height_m(body)
-    return bool(np.all(np.abs(above[np.isfinite(above)]) < max(4 * seen.sigma, 0.01)) and np.isfinite(above[0]))
+    above = np.abs(seen.track[: max(3, round(_AT_FIRST_S * seen.fps)), k, 2] - rest_height_m(body))
+    lies = np.isfinite(above[0]) and above[0] < max(4 * seen.sigma, 0.01)
+    return bool(lies and np.all(above[np.isfinite(above)] < _tremble_m(body, seen)))
+
+
+def _tremble_m(body: Body, seen: Seen) -> float:
+    """How far the middle of what slides may seem off its resting height: errors, and what is tall rocks on its edge."""
+    return max(4 * seen.sigma, 0.01, 0.08 * body.half_size_m[2] if body.shape != "ball" else 0.0)
 
 
 def _stays_down(body: Body, seen: Seen, k: int) -> bool:
@@ -347,7 +354,7 @@ def _stays_down(body: Body, seen: Seen, k: int) -> bool:
     if seen.track.shape[2] != 3:
         return False
     above = seen.track[:, k, 2] - rest_height_m(body)
-    return bool(np.nanmax(np.abs(above)) < max(4 * seen.sigma, 0.01))
+    return bool(np.nanmax(np.abs(above)) < _tremble_m(body, seen))
 
 
 def _first_place(body: Body, seen: Seen, k: int) -> np.ndarray:

@@ -68,6 +68,16 @@ def test_a_slide_shows_friction_from_eight_frames(friction):
     assert found.gravity_std_m_s2 > 5, "a slide cannot tell gravity, and must say so"
 
 
+def test_what_rocks_on_its_edge_still_slides():
+    half = (0.176, 0.176, 0.231)
+    tall = body(shape="cylinder", place=(0.0, 0.0, 0.231), velocity=(-2.55, -0.34, 0.0), friction=0.45, restitution=0.4)
+    tall = replace(tall, half_size_m=half)
+    _, seen = watch((tall,), seed=110)
+    seen[2, 0, 2] = 0.243  # its middle, lifted by 12 mm
+    found = estimate(unknowing(tall), seen, fps=FPS, sigma_m=0.002)
+    assert found.bodies[0].friction == pytest.approx(0.45, rel=0.15)
+
+
 def test_what_is_not_seen_keeps_its_default_and_says_so():
     bodies = (body(place=(0, 0, 3.0), velocity=(0, 0, 0)),)
     _, seen = watch(bodies, frames=4)  # still falling: nothing bounced
