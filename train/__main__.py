@@ -1,7 +1,9 @@
 """`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest.
 
 `--dry-run` builds and checks what would run, and starts nothing (train/dry.py).
+`python -m train replay RUN/run.json --out NEW` runs again what a record tells (train/replay.py);
 `python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts;
+`python -m train bench PRESET --data URI` and `python -m train measure` make the tables of docs/benchmarks/training.md;
 `python -m train pack PRESET FOLDER... --out URI` puts parts of several weights folders into one.
 """
 
@@ -9,6 +11,8 @@ import argparse
 import importlib
 import json
 import sys
+from dataclasses import replace
+from typing import Any
 
 import tyro
 
@@ -29,7 +33,9 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["plan"]:
         from . import plan
 
-        request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan")
+        name = next((word for word in arguments if word in PRESETS), None)
+        default = tyro.MISSING if name is None else plan.PlanRequest(preset=name, **plan.scale_of(name))
+        request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan", default=default)
         print(plan.describe(plan.checked_plan(request)))
         return
     if arguments[:1] == ["bench"]:
@@ -38,11 +44,20 @@ def main(arguments: list[str]) -> None:
         request = tyro.cli(bench.BenchRun, args=arguments[1:], prog="python -m train bench")
         print(json.dumps(bench.bench(request), indent=1))
         return
+    if arguments[:1] == ["measure"]:
+        from . import measure
+
+        request = tyro.cli(measure.MeasureRun, args=arguments[1:], prog="python -m train measure")
+        print("\n\n".join("\n".join(lines) for lines in measure.tables(request).values()))
+        return
     if arguments[:1] == ["pack"]:
         from . import pack
 
         request = tyro.cli(pack.Pack, args=arguments[1:], prog="python -m train pack")
         print("\n".join(pack.pack(request)))
+        return
+    if arguments[:1] == ["replay"]:
+        _replay(arguments[1:])
         return
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")
@@ -58,9 +73,25 @@ def main(arguments: list[str]) -> None:
         run = tyro.cli(settings, args=rest, prog=prog, default=_default_run(rest, **given))
     else:
         run = tyro.cli(settings, args=rest, prog=prog)
+    _start(where, run)
+
+
+def _start(where: str, run: Any) -> None:
     preset = get_preset(run.preset)
     module, _, function = where.partition(":")
     getattr(importlib.import_module(module), function)(run, preset)
+
+
+def _replay(arguments: list[str]) -> None:
+    """The record's settings are the defaults; what is given beside --out overrides them."""
+    from .replay import recorded
+
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("nothing to replay", where="replay", fix="python -m train replay RUN/run.json --out NEW")
+    stage, run = recorded(arguments[0], {name: settings for name, (settings, _) in STAGES.items()})
+    default = replace(run, out=tyro.MISSING)
+    settings, where = STAGES[stage]
+    _start(where, tyro.cli(settings, args=arguments[1:], prog="python -m train replay RUN/run.json", default=default))
 
 
 def _default_run(arguments: list[str], **given) -> config.TrainRun:

@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -39,6 +39,23 @@ class Batch:
     text_mask: Tensor
     controls: Controls
     empty_text: Tensor  # l d
+
+    def parts(self, number: int) -> list["Batch"]:
+        """As many batches of equally many clips, which ``number`` divides."""
+        size = len(self.places) // number
+        return [self._part(slice(i * size, (i + 1) * size)) for i in range(number)] if number > 1 else [self]
+
+    def _part(self, clips: slice) -> "Batch":
+        controls = {f.name: getattr(self.controls, f.name) for f in fields(self.controls)}
+        return replace(
+            self,
+            places=self.places[clips],
+            clip_ids=self.clip_ids[clips],
+            latents=self.latents[clips],
+            text=self.text[clips],
+            text_mask=self.text_mask[clips],
+            controls=replace(self.controls, **{k: v[clips] for k, v in controls.items() if v is not None}),
+        )
 
     def to(self, device: torch.device) -> "Batch":
         return replace(
@@ -109,7 +126,7 @@ def make_order(split: Split, run: TrainRun, preset: Preset) -> Order:
     sizes, batch_sizes = [], []
     for bucket in split.buckets:
         size = bucket_batch_size(run.batch_size, clip_tokens(preset), math.prod(bucket.latents.shape[2:]))
-        check_divides(size, run.data_ranks, bucket.name)
+        check_divides(size, run.data_ranks, bucket.name, run.micro_batches)
         sizes.append(len(bucket))
         batch_sizes.append(size)
     return Order(sizes, batch_sizes, run.seed)
@@ -132,14 +149,17 @@ def bucket_batch_size(batch_size: int, own_tokens: int, bucket_tokens: int) -> i
     return size
 
 
-def check_divides(batch_size: int, data_ranks: int, bucket: str) -> None:
-    """Raises ConfigError unless each rank gets equally many clips."""
-    if batch_size % data_ranks:
-        low = max(1, batch_size // data_ranks) * data_ranks
+def check_divides(batch_size: int, data_ranks: int, bucket: str, micro_batches: int = 1) -> None:
+    """Raises ConfigError unless each rank gets equally many clips, and each of its micro-batches too."""
+    shares = data_ranks * micro_batches
+    if batch_size % shares:
+        low = max(1, batch_size // shares) * shares
         raise ConfigError(
-            f"a batch of {batch_size} clips (bucket {bucket}) does not divide over {data_ranks} ranks",
+            f"a batch of {batch_size} clips (bucket {bucket}) does not divide over {data_ranks} ranks"
+            + (f" x {micro_batches} micro-batches" if micro_batches > 1 else ""),
             where="--batch-size",
-            fix=f"Use {low} or {low + data_ranks} clips a step for that bucket, or other --num-workers",
+            fix=f"Use {low} or {low + shares} clips a step for that bucket, or other --num-workers"
+            + (" or --micro-batches" if micro_batches > 1 else ""),
         )
 
 
@@ -165,6 +185,11 @@ class Batches:
         each = len(clips) // self.ranks
         places = range(self.rank * each, (self.rank + 1) * each)
         return collate(self.split, bucket, [int(clips[p]) for p in places], step, tuple(places), self.order.seed)
+
+    def clip_ids(self, step: int) -> list[str]:
+        """Of the whole step, over all ranks."""
+        bucket = self.split.buckets[self.order.bucket(step)]
+        return [bucket.clip_ids[int(clip)] for clip in self.order.clips(step)]
 
     def stream(self, step: int, ahead: int = 3) -> "Stream":
         return Stream(self, step, ahead)

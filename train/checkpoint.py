@@ -17,6 +17,7 @@ import torch
 from kling import storage
 from kling.errors import CheckpointError, StorageError
 
+from .config import TrainRun
 from .ema import ShardedEMA
 from .ranks import Ranks
 from .watch import LossWatch
@@ -65,7 +66,7 @@ def latest(out: str) -> Saved | None:
 
 
 def save(
-    out: str, engine, ema: ShardedEMA, progress: Progress, ranks: Ranks, *, scratch: Path, zero_stage: int, keep: int
+    run: TrainRun, engine, ema: ShardedEMA, progress: Progress, ranks: Ranks, *, scratch: Path, zero_stage: int
 ) -> str:
     """Write a checkpoint; all ranks call it. Returns its URI.
 
@@ -74,7 +75,7 @@ def save(
             and what was written does not count.
     """
     name = f"step-{progress.step:08d}"
-    uri = storage.join(out, "checkpoints", name)
+    uri = storage.join(run.out, "checkpoints", name)
     local = Path(uri) if storage.is_local(uri) else scratch / "upload" / name
     _check_space(local.parent, engine, ranks)
     if _leads(uri, ranks):
@@ -104,7 +105,7 @@ def save(
         files = {f[len(uri) + 1 :]: _size(f) for f in storage.list_files(uri)}
         content = {"progress": asdict(progress), "num_ranks": ranks.world, "zero_stage": zero_stage, "files": files}
         storage.write_bytes(storage.join(uri, _MARK), json.dumps(content).encode())
-        _forget(out, keep)
+        _forget(run.out, run.keep_checkpoints)
     ranks.barrier()
     return uri
 

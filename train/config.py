@@ -22,9 +22,10 @@ class ObjectiveConfig:
     chunk_share: float = 0.25  # steps with a noise level a chunk and causal attention between chunks
     chunk_frames: tuple[int, ...] = (1, 2)  # latent frames a chunk, one of these
     first_frame_share: float = 0.2  # steps in which the first latent frame is given, clean
+    last_frame_share: float = 0.05  # steps in which the last one is, alone or with the first; none of those with chunks
 
     def __post_init__(self):
-        for name in ("low_noise_share", "text_dropout", "control_dropout", "chunk_share", "first_frame_share"):
+        for name in (n for n in self.__dataclass_fields__ if n.endswith(("_share", "_dropout"))):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError("a share lies between 0 and 1", where=f"objective.{name}={getattr(self, name)}")
         if not self.chunk_frames or min(self.chunk_frames) < 1:
@@ -59,6 +60,7 @@ class TrainRun:
     start_from: str | None = None  # weights folder whose dit a new run starts from; None: random weights
     steps: int = 1000
     batch_size: int = 32  # clips a step over all ranks, at the preset's clip; larger buckets take fewer
+    micro_batches: int = 1  # passes in which a rank computes its clips of a step, one after the other: less memory
     num_workers: int = 2  # ranks; with GPUs, one a GPU
     sequence_parallel: int = 1  # ranks that share one clip's tokens
     zero_stage: Literal[0, 1, 2, 3] | None = None  # None: 2 on CPU and up to 2B parameters, 3 above
@@ -80,8 +82,8 @@ class TrainRun:
 
     def __post_init__(self):
         check_positive(
-            self, "steps", "batch_size", "num_workers", "sequence_parallel", "checkpoint_every", "keep_checkpoints",
-            "num_films", "film_steps",
+            self, "steps", "batch_size", "micro_batches", "num_workers", "sequence_parallel", "checkpoint_every",
+            "keep_checkpoints", "num_films", "film_steps",
         )  # fmt: skip
         if self.num_workers % self.sequence_parallel:
             raise ConfigError(
@@ -97,11 +99,13 @@ class TrainRun:
 
 
 def scale_of(preset: Preset) -> dict:
-    """Defaults of `TrainRun` by the preset's size: above 2B parameters, the GPUs of a node share a clip, no films."""
+    """Defaults of `TrainRun` by the preset's size: above 100M parameters, blocks are computed again in backward (a clip
+    of such a preset fills a GPU otherwise); above 2B, the GPUs of a node share a clip, and no films."""
     from kling.model.flops import num_parameters  # imports torch, which --help needs not
 
-    if num_parameters(preset.dit) < 2e9:
-        return {}
+    count = num_parameters(preset.dit)
+    if count < 2e9:
+        return {} if count < 1e8 else {"activation_checkpointing": "blocks"}
     return {
         "num_workers": 8,
         "sequence_parallel": 8,

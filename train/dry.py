@@ -61,7 +61,7 @@ def dry_run(run: TrainRun, preset: Preset, nodes: Nodes) -> DryRun:
     optimizer = make_optimizer(model, run.optimizer)
     count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
     stage = zero_stage(run, count)
-    config = deepspeed_config(run, stage=stage, on_gpu=True)
+    config = deepspeed_config(run, preset.dit, stage=stage, on_gpu=True)
     read_by_deepspeed(config, run)
     request = PlanRequest(
         preset=preset.name,
@@ -71,6 +71,7 @@ def dry_run(run: TrainRun, preset: Preset, nodes: Nodes) -> DryRun:
         zero_stage=stage,
         sequence_parallel=run.sequence_parallel,
         clips_per_group=run.batch_size // run.data_ranks,
+        micro_batches=run.micro_batches,
         activation_checkpointing=run.activation_checkpointing == "blocks",
         steps=run.steps,
     )
@@ -104,7 +105,7 @@ def placed(run: TrainRun, preset: Preset, nodes: Nodes) -> int:
             where="--sequence-parallel",
             fix=f"Use a divisor of {math.gcd(preset.dit.num_heads, each)}",
         )
-    check_divides(run.batch_size, run.data_ranks, "of the preset's clip")
+    check_divides(run.batch_size, run.data_ranks, "of the preset's clip", run.micro_batches)
     return num_nodes
 
 
@@ -125,14 +126,15 @@ def describe(dry: DryRun) -> str:
     """What would run, for a person."""
     run, plan = dry.run, dry.plan
     each = plan.request.gpus_per_node
-    whole = 4 * dry.num_parameters * each  # every rank makes all weights before they are divided
+    # Rank 0 makes all weights in float32; below ZeRO-3 every rank does.
+    whole = 4 * dry.num_parameters * (1 if plan.request.zero_stage == 3 else each)
     rows = [
         ("model", f"{run.preset}, {dry.num_parameters:,} parameters, built on the meta device"),
         ("ranks", f"{run.num_workers} on {dry.nodes} nodes of {each} {plan.request.gpu}; Ray reserves {dry.reserved}"),
         ("a clip", f"{run.sequence_parallel} ranks of one node; {run.data_ranks} groups see different clips"),
         ("a step", f"{run.batch_size} clips, {plan.tokens_per_step:,} tokens, {plan.flops_per_step:.3g} FLOPs"),
         ("GPU memory", f"{plan.total_bytes / 1e9:.1f} of {GPUS[plan.request.gpu].memory_bytes / 1e9:.0f} GB"),
-        ("host memory", f"{whole / 1e9:.0f} GB a node, while the model is built"),
+        ("host memory", f"{whole / 1e9:.0f} GB of the first node, while the model is built"),
         ("objective", json.dumps(asdict(run.objective))),
         ("optimizer", json.dumps(asdict(run.optimizer))),
         ("deepspeed", json.dumps(dry.deepspeed)),

@@ -8,37 +8,29 @@ if it had never stopped.
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
-from torch import nn
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from kling.errors import KlingError
-from kling.model.checkpoint import load_part
-from kling.model.dit import DiT
-from kling.model.parallel import ParallelDiT, make_mesh
 from kling.presets import Preset
 
 from . import checkpoint
-from .batches import Batches, make_order
+from .batches import Batch, Batches, make_order
 from .cache import open_split
 from .checkpoint import Progress
 from .config import TrainRun
 from .ema import ShardedEMA
+from .engine import drop_gradients, make_engine
 from .evaluate import validation_loss
 from .export import export_weights
 from .films import film_held_out
 from .metrics import Meter, Record
-from .objective import by_noise_level, draw, loss_of
-from .optimizer import make_optimizer, schedule, set_rate
+from .objective import Draw, by_noise_level, draw, loss_of
+from .optimizer import schedule, set_rate
 from .ranks import Ranks
-from .trained import Trained
 from .watch import LossWatch, Verdict
-from .zero import deepspeed_config, skip_compilation, zero_stage
 
 Report = Callable[[Record, str | None], None]  # (a step's metrics, URI of the checkpoint written after it)
 _MAX_ROLL_BACKS = 3
@@ -66,11 +58,12 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
     val_split = open_split(run.data, "val", preset, encoders, scratch, ranks) if run.validate_every else None
     batches = Batches(train_split, make_order(train_split, run, preset), rank=ranks.data_rank, ranks=ranks.data_ranks)
 
-    model, optimizer, engine, stage = _engine(run, preset, ranks)
+    model, optimizer, engine, stage = make_engine(run, preset, ranks)
     ema = ShardedEMA(model, decay=run.ema, rank=ranks.rank, ranks=ranks.world)
     watch, progress = LossWatch(), Progress()
 
     def restore(saved: checkpoint.Saved) -> Progress:
+        drop_gradients(engine)
         return checkpoint.load(saved, engine, ema, watch, ranks, scratch=scratch)
 
     if saved := checkpoint.latest(run.out):
@@ -78,15 +71,14 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
 
     rate = schedule(run.optimizer.schedule, num_steps=run.steps, warmup=run.optimizer.warmup)
     meter = Meter(run, preset, ranks, scratch, progress.step)
-    stream = batches.stream(progress.data_step)
+    stream, due = batches.stream(progress.data_step), False
     while progress.step < run.steps:
         started = time.monotonic()
         batch = next(stream)
         waited_s = time.monotonic() - started
 
-        drawn = draw(batch, run.objective, seed=run.seed, shift=preset.shift).to(ranks.device)
-        loss, error = loss_of(engine, batch.to(ranks.device), drawn)
-        mean, levels = meter.over_ranks(loss, by_noise_level(error, drawn))
+        loss, total, levels, drawn = forward(engine, batch, run, preset, ranks)
+        mean, levels = meter.over_ranks(total, levels)
 
         verdict = watch.judge(mean)
         if verdict is Verdict.ROLL_BACK:
@@ -96,10 +88,11 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
             continue
         taken = {}
         if verdict is Verdict.TAKE:
-            taken = _take(engine, loss, lr=set_rate(optimizer, run.optimizer, rate(progress.step)))
+            taken = take(engine, loss, lr=set_rate(optimizer, run.optimizer, rate(progress.step)))
             ema.update(model, progress.step)
         else:
-            meter.event("skipped a step", step=progress.step, loss=mean, clip_ids=batch.clip_ids)
+            drop_gradients(engine)
+            _tell_skipped(meter, batches, progress, mean)
         progress = replace(progress, step=progress.step + 1, data_step=progress.data_step + 1, watch=watch.state())
         record = meter.record(progress, batch, mean, levels, verdict) | taken
         meter.timed(record, drawn, step_s=time.monotonic() - started, waited_s=waited_s)
@@ -111,10 +104,10 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
             weights = export_weights(run, preset, ema, progress.step, ranks, encoders=encoders)
             record |= film_held_out(run, preset, val_split, weights, progress.step, ranks, meter)
         meter.write(record)
+        due = due or progress.step % run.checkpoint_every == 0
         where = None
-        if last or progress.step % run.checkpoint_every == 0:
-            kept = {"scratch": scratch, "zero_stage": stage, "keep": run.keep_checkpoints}
-            where = checkpoint.save(run.out, engine, ema, progress, ranks, **kept)
+        if last or (due and verdict is Verdict.TAKE):  # among harmful steps is no place to go back to
+            where, due = checkpoint.save(run, engine, ema, progress, ranks, scratch=scratch, zero_stage=stage), False
             export_weights(run, preset, ema, progress.step, ranks, encoders=encoders)
             meter.upload()
         report(record, where)
@@ -123,39 +116,41 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
     return progress
 
 
-def _engine(run: TrainRun, preset: Preset, ranks: Ranks) -> tuple[nn.Module, torch.optim.Optimizer, Any, int]:
-    """(model, optimizer, DeepSpeed engine, ZeRO stage)."""
-    model = _model(run, preset, ranks)
-    if ranks.device.type == "cpu":
-        skip_compilation()
-    stage = zero_stage(run, sum(p.numel() for p in model.parameters()))
-    optimizer = make_optimizer(model, run.optimizer)
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config=deepspeed_config(run, stage=stage, on_gpu=ranks.device.type == "cuda"),
-        dist_init_required=False,
-    )
-    return model, optimizer, engine, stage
+def forward(
+    engine: Any, batch: Batch, run: TrainRun, preset: Preset, ranks: Ranks
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Draw]:
+    """(the last micro-batch's loss, the mean loss, sums by noise level, the last draw).
+
+    The gradients of all micro-batches but the last are added up then; whether that one's follow, the watch decides.
+    """
+
+    def run_part(part: Batch) -> tuple[torch.Tensor, torch.Tensor, Draw]:
+        drawn = draw(part, run.objective, seed=run.seed, shift=preset.shift).to(ranks.device)
+        loss, error = loss_of(engine, part.to(ranks.device), drawn)
+        return loss, by_noise_level(error, drawn), drawn
+
+    *earlier, last = batch.parts(run.micro_batches)
+    losses, levels = [], []
+    for part in earlier:
+        loss, level, _ = run_part(part)
+        engine.set_gradient_accumulation_boundary(False)
+        engine.backward(loss)
+        losses.append(loss.detach())
+        levels.append(level)
+    loss, level, drawn = run_part(last)
+    return loss, torch.stack([*losses, loss.detach()]).mean(), torch.stack([*levels, level]).sum(0), drawn
 
 
-def _take(engine: Any, loss: torch.Tensor, *, lr: float) -> dict[str, float]:
+def take(engine: Any, loss: torch.Tensor, *, lr: float) -> dict[str, float]:
     """One optimizer step; returns what the record tells of it."""
+    engine.set_gradient_accumulation_boundary(True)
     engine.backward(loss)
     engine.step()
     return {"lr": lr, "grad_norm": float(engine.get_global_grad_norm() or 0)}
 
 
-def _model(run: TrainRun, preset: Preset, ranks: Ranks) -> nn.Module:
-    """The transformer, the same on every rank; where ranks share a clip, divided by heads."""
-    torch.manual_seed(run.seed)
-    dit = DiT(preset.dit)
-    if run.start_from:
-        load_part(run.start_from, "dit", dit)
-    if run.activation_checkpointing == "blocks":
-        for block in dit.blocks:  # keep a block's input only, and compute the block again in backward
-            block.forward = partial(recomputed, block.forward, use_reentrant=False)
-    return Trained(ParallelDiT(dit, make_mesh(heads=run.sequence_parallel, device_type=ranks.device.type)))
+def _tell_skipped(meter: Meter, batches: Batches, progress: Progress, loss: float) -> None:
+    meter.event("skipped a step", step=progress.step, loss=loss, clip_ids=batches.clip_ids(progress.data_step))
 
 
 def _roll_back(

@@ -61,7 +61,7 @@ class Meter:
     def timed(self, record: Record, drawn: Draw, *, step_s: float, waited_s: float) -> Record:
         """Adds seconds, rates and memory; ``mfu`` on the first rank (train/mfu.py)."""
         if self._board is not None:
-            flops = step_flops(self.preset, drawn, self.ranks.data_ranks)
+            flops = step_flops(self.preset, drawn, self.ranks.data_ranks * self.run.micro_batches)
             record["mfu"] = flops / step_s / (self.ranks.world * self._peak_flops)
         record["step_s"], record["data_wait_s"] = step_s, waited_s
         record["tokens_per_s"] = record["tokens"] / step_s

@@ -15,8 +15,8 @@ from .plan import GPUS
 _SIDE = 1024  # of the matrices that are multiplied where no peak is published
 
 
-def step_flops(preset: Preset, drawn: Draw, data_ranks: int) -> int:
-    """Operations of this step over all ranks, each of which has as many clips as this one."""
+def step_flops(preset: Preset, drawn: Draw, times: int) -> int:
+    """Operations of this step: of as many forward and backward passes like this one over all ranks."""
     frames, height, width = (n // p for n, p in zip(drawn.noisy.shape[2:], preset.dit.patch, strict=True))
     work = Workload(
         grid=Grid(frames=frames, height=height, width=width),
@@ -26,7 +26,7 @@ def step_flops(preset: Preset, drawn: Draw, data_ranks: int) -> int:
         controls=True,
         time_per_frame=True,
     )
-    return training_flops(preset.dit, work) * data_ranks
+    return training_flops(preset.dit, work) * times
 
 
 def peak_flops(device: torch.device) -> tuple[float, str]:

@@ -53,6 +53,8 @@ def draw(batch: Batch, config: ObjectiveConfig, *, seed: int, shift: float) -> D
     given_first = bool(step_rng.random() < config.first_frame_share)
     frames = batch.latents.shape[2]
     chunk = int(step_rng.choice(config.chunk_frames)) if chunked else None
+    # A clip that is made chunk by chunk cannot aim at its end.
+    given_last = step_rng.random() < config.last_frame_share and not chunked
 
     rngs = [sample_rng(seed + 1, batch.step, place) for place in batch.places]
     noise = torch.from_numpy(np.stack([r.standard_normal(batch.latents.shape[1:], np.float32) for r in rngs]))
@@ -68,6 +70,9 @@ def draw(batch: Batch, config: ObjectiveConfig, *, seed: int, shift: float) -> D
     if given_first and frames > 1:
         time[:, 0], weight[:, 0] = 0, 0
         controls = replace(controls, first_frame=batch.latents[:, :, :1])
+    if given_last and frames > 2:
+        time[:, -1], weight[:, -1] = 0, 0
+        controls = replace(controls, last_frame=batch.latents[:, :, -1:])
     text, mask = _without_text(batch, drop_text)
     return Draw(
         noisy=interpolate(batch.latents, noise, time),

@@ -80,16 +80,16 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
     them for it (arXiv:2502.16982 does the same).
     """
     if config.kind == "adamw":
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
+        matrices = [p for p in model.parameters() if num_axes(p) >= 2]
+        vectors = [p for p in model.parameters() if num_axes(p) < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam  # compiles its kernels when imported
 
     hidden, matrices, vectors = [], [], []
     for name, param in model.named_parameters():
-        param.use_muon = param.ndim == 2 and ".blocks." in f".{name}" and not name.endswith("modulation")  # type: ignore[attr-defined]
-        (hidden if param.use_muon else matrices if param.ndim >= 2 else vectors).append(param)  # type: ignore[attr-defined]
+        param.use_muon = num_axes(param) == 2 and ".blocks." in f".{name}" and not name.endswith("modulation")  # type: ignore[attr-defined]
+        (hidden if param.use_muon else matrices if num_axes(param) >= 2 else vectors).append(param)  # type: ignore[attr-defined]
     decay = {"weight_decay": config.weight_decay}
     rest = {"use_muon": False, "lr": config.lr, "betas": config.betas, "eps": 1e-8}
     return MuonWithAuxAdam(
@@ -99,6 +99,11 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
             {"params": vectors, **rest, "weight_decay": 0.0},
         ]
     )
+
+
+def num_axes(param: Tensor) -> int:
+    """Of the whole parameter, also where ZeRO-3 has left a rank nothing but a piece."""
+    return len(getattr(param, "ds_shape", param.shape))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, config: OptimizerConfig, factor: float) -> float:

@@ -5,6 +5,8 @@ kling.model.flops (operations and activations, checked there), ZeRO's division o
 all-gather and reduce-scatter (each rank sends (n-1)/n of the buffer).
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -12,8 +14,11 @@ import tyro
 
 from kling.errors import ConfigError
 from kling.model.attention import Grid
-from kling.model.flops import Workload, num_parameters, training_activation_bytes, training_flops
-from kling.presets import Preset, get_preset
+from kling.model.flops import Workload, num_parameters, training_flops
+from kling.presets import PRESETS, Preset, get_preset
+
+from .config import check_positive
+from .memory import Memory, rank_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,7 @@ class PlanRequest:
     zero_stage: int = 3
     sequence_parallel: int = 8  # ranks that share a clip, inside a node
     clips_per_group: int = 1  # a step, for each group of ranks that shares clips
+    micro_batches: int = 1  # passes in which a group computes its clips
     activation_checkpointing: bool = True
     steps: int = 100_000
     mfu: float = 0.30  # assumed share of the peak; Wan-14B's report says 17.8 to 32.9 %
@@ -50,9 +56,22 @@ class PlanRequest:
     def __post_init__(self):
         if self.gpu not in GPUS:
             raise ConfigError("unknown GPU", where=f"--gpu {self.gpu}", fix=f"Choose one of: {', '.join(GPUS)}")
-        if self.ranks % self.sequence_parallel:
-            fix = f"{self.ranks} ranks: use a divisor of it"
-            raise ConfigError("ranks do not divide", where=f"--sequence-parallel {self.sequence_parallel}", fix=fix)
+        check_positive(self, "nodes", "gpus_per_node", "sequence_parallel", "clips_per_group", "micro_batches", "steps",
+                       "mfu", "node_link_bytes_s")  # fmt: skip
+        heads = get_preset(self.preset).dit.num_heads
+        for name, whole in (("GPUs of a node", self.gpus_per_node), ("heads", heads)):
+            if whole % self.sequence_parallel:
+                raise ConfigError(
+                    f"{whole} {name} do not divide over ranks that share a clip",
+                    where=f"--sequence-parallel {self.sequence_parallel}",
+                    fix=f"Use a divisor of {math.gcd(self.gpus_per_node, heads)}",
+                )
+        if self.clips_per_group % self.micro_batches:
+            raise ConfigError(
+                f"{self.clips_per_group} clips do not divide into passes",
+                where=f"--micro-batches {self.micro_batches}",
+                fix="Use a divisor of --clips-per-group",
+            )
 
     @property
     def ranks(self) -> int:
@@ -65,11 +84,7 @@ class Plan:
 
     request: PlanRequest
     num_parameters: int
-    parameters_bytes: float
-    gradients_bytes: float
-    optimizer_bytes: float
-    activations_bytes: float
-    buffers_bytes: float
+    memory: Memory
     tokens_per_step: int  # all GPUs
     flops_per_step: float  # all GPUs, recomputation not counted (as MFU is defined)
     node_link_bytes: float  # sent by one GPU to its node's others, a step
@@ -78,8 +93,7 @@ class Plan:
 
     @property
     def total_bytes(self) -> float:
-        parts = (self.parameters_bytes, self.gradients_bytes, self.optimizer_bytes, self.activations_bytes)
-        return sum(parts) + self.buffers_bytes
+        return self.memory.peak
 
     @property
     def fits(self) -> bool:
@@ -99,15 +113,13 @@ def make_plan(request: PlanRequest) -> Plan:
     preset, gpu, ranks = get_preset(request.preset), GPUS[request.gpu], request.ranks
     count, clip = num_parameters(preset.dit), workload(preset)
     tokens = clip.grid.num_tokens
-    divided = {
-        name: ranks if request.zero_stage >= stage else 1 for name, stage in (("opt", 1), ("grad", 2), ("par", 3))
-    }
     groups = ranks // request.sequence_parallel
     clips = groups * request.clips_per_group
     flops = training_flops(preset.dit, clip) * clips
     compute_s = flops / (ranks * gpu.flops * request.mfu)
-    # Parameters in bf16: gathered in forward and backward (ZeRO-3), gradients reduced once in bf16.
-    moved = 2 * count * (3 if request.zero_stage == 3 else 2) * (ranks - 1) / ranks
+    # bf16: gradients reduced, updated weights gathered; ZeRO-2 reduces in each pass, ZeRO-3 also gathers twice in each.
+    passes = {0: 2, 1: 2, 2: request.micro_batches + 1, 3: 3 * request.micro_batches}[request.zero_stage]
+    moved = 2 * count * passes * (ranks - 1) / ranks
     ulysses = attention_bytes(preset, tokens, request)
     across = moved if request.nodes > 1 else 0.0
     network_s = across / request.node_link_bytes_s
@@ -115,14 +127,16 @@ def make_plan(request: PlanRequest) -> Plan:
     return Plan(
         request=request,
         num_parameters=count,
-        parameters_bytes=2 * count / divided["par"],
-        gradients_bytes=2 * count / divided["grad"],
-        optimizer_bytes=(4 + 4 + 4 + 4) * count / divided["opt"],  # master weights, two moments; the average
-        activations_bytes=training_activation_bytes(
-            preset.dit, workload(preset, request.clips_per_group), recompute=request.activation_checkpointing
-        )
-        / request.sequence_parallel,
-        buffers_bytes=buffer_bytes(preset, request),
+        memory=rank_memory(
+            preset.dit,
+            workload(preset, request.clips_per_group // request.micro_batches),
+            ranks=ranks,
+            zero_stage=request.zero_stage,
+            sequence_parallel=request.sequence_parallel,
+            micro_batches=request.micro_batches,
+            recompute=request.activation_checkpointing,
+            number_bytes=2,
+        ),
         tokens_per_step=tokens * clips,
         flops_per_step=flops,
         node_link_bytes=moved + ulysses,
@@ -144,7 +158,7 @@ def checked_plan(request: PlanRequest) -> Plan:
         r = nearest.request
         fix = (
             f"The nearest that fits: --nodes {r.nodes} --zero-stage {r.zero_stage} --sequence-parallel "
-            f"{r.sequence_parallel} --clips-per-group {r.clips_per_group}"
+            f"{r.sequence_parallel} --clips-per-group {r.clips_per_group} --micro-batches {r.micro_batches}"
             f"{' --activation-checkpointing' if r.activation_checkpointing else ''} ({_gb(nearest.total_bytes)})"
         )
     usable = (1 - request.reserve) * gpu.memory_bytes
@@ -155,14 +169,35 @@ def checked_plan(request: PlanRequest) -> Plan:
     )
 
 
-def _neighbours(request: PlanRequest):
-    """Other plans, the cheapest change first."""
-    request = replace(request, activation_checkpointing=True)
+def _neighbours(request: PlanRequest) -> Iterator[PlanRequest]:
+    """Other plans of as many clips a node, the cheapest change first: passes, recomputing, stage, sharing, nodes."""
+    each, heads = request.gpus_per_node, get_preset(request.preset).dit.num_heads
+    shares = [n for n in range(request.sequence_parallel, each + 1) if each % n == 0 and heads % n == 0]
     for nodes in (request.nodes * 2**i for i in range(7)):
-        for clips in sorted({request.clips_per_group, 1}, reverse=True):
+        for share in shares:
+            clips = request.clips_per_group * share // request.sequence_parallel
+            if clips * request.sequence_parallel != request.clips_per_group * share:
+                continue
             for stage in range(request.zero_stage, 4):
-                yield replace(request, nodes=nodes, clips_per_group=clips, zero_stage=stage)
-        yield replace(request, nodes=nodes, clips_per_group=1, zero_stage=3, sequence_parallel=request.gpus_per_node)
+                for again in sorted({request.activation_checkpointing, True}):
+                    for passes in (n for n in range(request.micro_batches, clips + 1) if clips % n == 0):
+                        yield replace(
+                            request,
+                            nodes=nodes,
+                            sequence_parallel=share,
+                            clips_per_group=clips,
+                            zero_stage=stage,
+                            activation_checkpointing=again,
+                            micro_batches=passes,
+                        )
+
+
+def scale_of(preset: str) -> dict:
+    """What a request of this preset is unless it says otherwise: as `python -m train` runs it."""
+    count = num_parameters(PRESETS[preset].dit)
+    if count >= 2e9:
+        return {}
+    return {"zero_stage": 2, "sequence_parallel": 1, "activation_checkpointing": count >= 1e8}
 
 
 def workload(preset: Preset, clips: int = 1) -> Workload:
@@ -174,14 +209,6 @@ def workload(preset: Preset, clips: int = 1) -> Workload:
     return Workload(grid=grid, batch=clips, text_tokens=preset.text.max_tokens, controls=True)
 
 
-def buffer_bytes(preset: Preset, request: PlanRequest) -> float:
-    """ZeRO-3's gathered blocks (this one, the next) and reduce buckets (0.5e9 elements, bf16, two)."""
-    count = num_parameters(preset.dit)
-    block = count - num_parameters(replace(preset.dit, num_layers=preset.dit.num_layers - 1))
-    gathered = 2 * 2 * block if request.zero_stage == 3 else 0
-    return gathered + 2 * 2 * min(5e8, count)
-
-
 def attention_bytes(preset: Preset, tokens: int, request: PlanRequest) -> float:
     """Ulysses: q, k, v and the result cross, forward, recomputed and backward."""
     u = request.sequence_parallel
@@ -191,7 +218,7 @@ def attention_bytes(preset: Preset, tokens: int, request: PlanRequest) -> float:
 
 
 def _gb(value: float) -> str:
-    return f"{value / 1e9:.1f} GB"
+    return f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
 
 
 def describe(plan: Plan) -> str:
@@ -199,15 +226,14 @@ def describe(plan: Plan) -> str:
     r = plan.request
     rows = [
         ("GPUs", f"{r.nodes} x {r.gpus_per_node} {r.gpu}, ZeRO-{r.zero_stage}, {r.sequence_parallel} a clip"),
-        ("parameters", f"{plan.num_parameters / 1e9:.2f} B"),
+        ("parameters", f"{plan.num_parameters:,}"),
         ("memory a GPU", f"{_gb(plan.total_bytes)} of {_gb(GPUS[r.gpu].memory_bytes)}"),
-        *((f"  {name}", _gb(getattr(plan, f"{name}_bytes"))) for name in
-          ("parameters", "gradients", "optimizer", "activations", "buffers")),
+        *((f"  {name}", _gb(size)) for name, size in plan.memory.parts().items()),
         ("tokens a step", f"{plan.tokens_per_step:,}"),
         ("FLOPs a step", f"{plan.flops_per_step:.3g}"),
         ("sent a step", f"{_gb(plan.node_link_bytes)} a GPU in its node, {_gb(plan.network_bytes)} a node outside"),
-        ("step time", f"{plan.step_s:.1f} s at {100 * r.mfu:.0f} % MFU (assumed)"),
-        ("days", f"{plan.days:.1f} for {r.steps:,} steps"),
-        ("money", f"${plan.usd:,.0f} at ${GPUS[r.gpu].usd_hour} a GPU hour (assumed)"),
+        ("step time", f"{plan.step_s:.3g} s at {100 * r.mfu:.0f} % MFU (assumed)"),
+        ("days", f"{plan.days:.3g} for {r.steps:,} steps"),
+        ("money", f"${plan.usd:,.{0 if plan.usd >= 10 else 2}f} at ${GPUS[r.gpu].usd_hour} a GPU hour (assumed)"),
     ]  # fmt: skip
     return "\n".join(f"{name:<16} {value}" for name, value in rows)

@@ -45,7 +45,7 @@ def check_run(run: TrainRun, preset: Preset) -> str:
         _check_columns(run.data, shard)
     for bucket in sorted({shard.bucket for shard in manifest.select("train")}):
         size = bucket_batch_size(run.batch_size, clip_tokens(preset), _bucket_tokens(bucket, preset))
-        check_divides(size, run.data_ranks, bucket)
+        check_divides(size, run.data_ranks, bucket, run.micro_batches)
     encoders = _encoders(run, preset, manifest)
     if run.start_from is not None:
         _check_part(run.start_from, "dit", asdict(preset.dit))
@@ -102,6 +102,13 @@ def _check_part(uri: str, name: str, expected: dict) -> None:
             )
 
 
+def _same(before: object, now: object) -> bool:
+    """Settings of which the earlier version did not know are no difference."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return all(_same(value, now.get(name)) for name, value in before.items())
+    return before == now
+
+
 def _check_continues(run: TrainRun) -> None:
     """An earlier run in the same place must be the same run."""
     saved, record = checkpoint.latest(run.out), storage.join(run.out, "run.json")
@@ -109,7 +116,7 @@ def _check_continues(run: TrainRun) -> None:
         return
     before, now = json.loads(storage.read_bytes(record)), json.loads(json.dumps(asdict(run)))
     for name in _FIXED:
-        if before.get(name) != now[name]:
+        if not _same(before.get(name), now[name]):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(
                 f"the run in this folder has another {name}",

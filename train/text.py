@@ -60,7 +60,7 @@ def train_text(run: TextRun, preset: Preset) -> Path:
     state = TextState(run, preset, vocabulary)
     state.load(out / "checkpoints" / "text.pt")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "run.json").write_text(json.dumps({"stage": "text", **asdict(run)}, indent=1))
+    (out / "run.json").write_text(json.dumps({"stage": "text", "version": __version__, **asdict(run)}, indent=1))
     _console.print(
         f"text: {len(train.captions)} captions, {len(train.phrases)} phrases, {len(vocabulary)} facts to tell; "
         f"from step {state.step} to {run.steps}",

@@ -18,7 +18,7 @@ import ray.train as ray_train
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from kling import storage
+from kling import __version__, storage
 from kling.errors import RAY_FIX, InternalError, KlingError, StorageError, starting
 from kling.presets import Preset
 
@@ -43,9 +43,8 @@ def train_dit(run: TrainRun, preset: Preset) -> str:
     """
     run = located(run)
     encoders = check_run(run, preset)
-    storage.write_bytes(
-        storage.join(run.out, "run.json"), json.dumps({"stage": "dit", **asdict(run)}, indent=1).encode()
-    )
+    record = {"stage": "dit", "version": __version__, **asdict(run)}
+    storage.write_bytes(storage.join(run.out, "run.json"), json.dumps(record, indent=1).encode())
     connect(run.num_workers)
     restarts, before = 0, -1
     with Display(scratch_folder(run), run.steps) as display:

@@ -48,7 +48,7 @@ def train_vae(run: VAERun, preset: Preset) -> Path:
     val = load_pixels(files.val[: run.num_eval], preset.clip, out / "frames" / "val.npy")
     state = VAEState(run, preset)
     state.load(out / "checkpoints" / "vae.pt")
-    (out / "run.json").write_text(json.dumps({"stage": "vae", **asdict(run)}, indent=1))
+    (out / "run.json").write_text(json.dumps({"stage": "vae", "version": __version__, **asdict(run)}, indent=1))
     _console.print(f"vae: {len(train)} clips to train on, {len(val)} held out; from step {state.step} to {run.steps}")
 
     saved = time.monotonic()

@@ -31,6 +31,8 @@ class LiveMemory(TorchDispatchMode):
     def _meet(self, value: object, made: int) -> None:
         if not isinstance(value, torch.Tensor):
             return
+        if value.is_meta:  # a shape, no bytes
+            return
         storage = value.untyped_storage()
         key, size = storage._cdata, storage.nbytes() * made
         if key in self._known:

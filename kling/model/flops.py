@@ -154,6 +154,14 @@ def training_activation_bytes(
     return (blocks + ends + texts + tokens * (2 * d + m)) * number_bytes
 
 
+def control_activation_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
+    """What the controls' own layers keep for backward, for every token: of each slot its maps, its product with the
+    phrase, and that before and after the non-linearity; the sum before and after it; the tokens; camera and flow."""
+    c, cells = config.control_width, math.prod(config.patch)
+    token = config.object_slots * (3 * c + OBJECT_MAPS * cells) + 3 * c + (6 + 2) * cells
+    return work.batch * work.grid.num_tokens * token * number_bytes
+
+
 def memory_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
     """Keys and values that a chunk-causal roll-out keeps: those of ``window // 2`` frames, in every block."""
     frames = work.grid.frames if config.window is None else min(work.grid.frames, config.window // 2)

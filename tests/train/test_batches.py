@@ -1,6 +1,7 @@
 """The order of clips, and the batches made of it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,20 @@ def test_every_clip_is_seen_equally_often():
     assert per_clip[0] == pytest.approx(per_clip[1], rel=0.15)
 
 
+def test_parts_of_a_batch_are_the_batch(split, dataset, small):
+    """Micro-batches: the same clips, and the same draws for each of them."""
+    run = make_run(dataset)
+    batch = Batches(split, make_order(split, run, small), rank=0, ranks=1).make(0)
+    parts = batch.parts(4)
+    assert sum((part.places for part in parts), ()) == batch.places
+    assert sum((part.clip_ids for part in parts), ()) == batch.clip_ids
+    whole = draw(batch, run.objective, seed=0, shift=3.0)
+    drawn = [draw(part, run.objective, seed=0, shift=3.0) for part in parts]
+    for name in ("noisy", "time", "text"):
+        assert torch.equal(torch.cat([getattr(d, name) for d in drawn]), getattr(whole, name))
+    assert torch.equal(torch.cat([d.controls.objects for d in drawn]), whole.controls.objects)
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_one_global_batch(split, dataset, small, ranks: int):
     run = make_run(dataset)
@@ -94,7 +109,14 @@ def test_what_is_dropped_and_given(split, dataset, small):
     assert torch.equal(drawn.noisy[:, :, 0], batch.latents[:, :, 0])
     assert torch.equal(drawn.time[:, 2], drawn.time[:, 3])
     assert not torch.equal(drawn.time[:, 1], drawn.time[:, 2])
-    nothing = ObjectiveConfig(text_dropout=0, control_dropout=0, chunk_share=0, first_frame_share=0)
+    ends = ObjectiveConfig(chunk_share=0, first_frame_share=1, last_frame_share=1)
+    both = draw(batch, ends, seed=0, shift=3.0)
+    assert torch.equal(both.controls.last_frame, batch.latents[:, :, -1:])
+    assert torch.equal(both.noisy[:, :, -1], batch.latents[:, :, -1]) and not both.time[:, -1].any()
+    assert both.weight[0].tolist() == [0, *[1] * (both.time.shape[1] - 2), 0]
+    chunks = draw(batch, replace(ends, chunk_share=1), seed=0, shift=3.0)
+    assert chunks.controls.last_frame is None  # made chunk by chunk, a clip cannot aim at its end
+    nothing = ObjectiveConfig(text_dropout=0, control_dropout=0, chunk_share=0, first_frame_share=0, last_frame_share=0)
     drawn = draw(batch, nothing, seed=0, shift=3.0)
     assert torch.equal(drawn.controls.objects, batch.controls.objects)
     assert torch.equal(drawn.text, batch.text) and drawn.controls.first_frame is None
@@ -119,6 +141,8 @@ def test_a_larger_bucket_takes_fewer_clips():
 def test_a_batch_that_does_not_divide_names_the_nearest():
     with pytest.raises(ConfigError, match=r"Use 8 or 12"):
         check_divides(10, 4, "64x64x17")
+    with pytest.raises(ConfigError, match=r"2 ranks x 3 micro-batches.*Use 6 or 12"):
+        check_divides(8, 2, "64x64x17", 3)
 
 
 def test_an_empty_split_is_an_error():

@@ -11,6 +11,7 @@ from torch import nn
 from kling.errors import StorageError
 from train import checkpoint
 from train.checkpoint import Progress
+from train.config import TrainRun
 from train.ema import ShardedEMA
 from train.ranks import Ranks
 
@@ -33,7 +34,8 @@ class Engine:
 
 def save(out: Path, step: int, engine: Engine) -> None:
     ema = ShardedEMA(engine.module, decay=0.9, rank=0, ranks=1)
-    checkpoint.save(str(out), engine, ema, Progress(step=step), ALONE, scratch=out, zero_stage=2, keep=2)
+    run = TrainRun(preset="tiny", data="unused", out=str(out), keep_checkpoints=2)
+    checkpoint.save(run, engine, ema, Progress(step=step), ALONE, scratch=out, zero_stage=2)
 
 
 def newest_step(out: Path) -> int:

@@ -48,7 +48,7 @@ def test_operations_are_those_that_torch_counts(run, batches, small, objective):
     # The counter does not know the CPU's fused kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         loss_of(model, batch, drawn)[0].backward()
-    assert step_flops(small, drawn, data_ranks=3) == pytest.approx(3 * counter.get_total_flops(), rel=0.05)
+    assert step_flops(small, drawn, times=3) == pytest.approx(3 * counter.get_total_flops(), rel=0.05)
 
 
 def test_a_peak_says_where_it_is_from():
