@@ -1,6 +1,7 @@
 """What the training loop costs over a plain PyTorch loop of the same model and batches, in one process."""
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -50,6 +51,7 @@ def bench(request: BenchRun) -> dict[str, float]:
     ``data_wait_share`` is the time that the loop alone waits for batches, over the time of its steps."""
     preset = get_preset(request.preset)
     torch.set_num_threads(request.threads)
+    os.environ |= {"LOCAL_RANK": "0"}  # DeepSpeed asks for it
     with tempfile.TemporaryDirectory() as folder:
         run = TrainRun(
             preset=request.preset,

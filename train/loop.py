@@ -79,7 +79,6 @@ def train(run: TrainRun, preset: Preset, ranks: Ranks, *, scratch: Path, encoder
 
         loss, total, levels, drawn = forward(engine, batch, run, preset, ranks)
         mean, levels = meter.over_ranks(total, levels)
-
         verdict = watch.judge(mean)
         if verdict is Verdict.ROLL_BACK:
             stream.close()
