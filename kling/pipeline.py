@@ -80,8 +80,11 @@ class Pipeline:
         self.preset, self.dit, self.vae, self.text = preset, dit, vae, text
 
     @torch.no_grad()
-    def prepare(self, generation: Generation) -> Job:
+    def prepare(self, generation: Generation, track: SceneTrack | None = None) -> Job:
         """Encode the prompt, plan the scene, draw the noise.
+
+        Args:
+            track: how everything moves in the generation's plan, where that is known: it is not simulated again.
 
         Raises:
             ConfigError: a size or length the model cannot make (with the nearest it can), an unknown sampler,
@@ -97,7 +100,7 @@ class Pipeline:
             )
         plan, controls = None, None
         if g.use_plan:
-            plan, track = _decide(g)
+            plan, track = (g.plan, track) if g.plan is not None and track is not None else _decide(g)
             controls = self._controls(plan, track, g)
         assert g.num_steps is not None and g.guidance is not None
         return Job(

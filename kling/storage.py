@@ -61,8 +61,13 @@ def read_bytes(uri: str | os.PathLike) -> bytes:
             raise InputError("no such file", where=str(uri)) from None
 
 
-def write_bytes(uri: str | os.PathLike, data: bytes) -> None:
-    """Write a whole file or nothing: readers never see half of it."""
+def write_bytes(uri: str | os.PathLike, data: bytes, *, lasting: bool = True) -> None:
+    """Write a whole file or nothing: readers never see half of it.
+
+    Args:
+        lasting: wait until the disk has it. False for what can be made again: should the machine lose its power soon
+            after, the file may be there and empty.
+    """
     fs, path = resolve(uri)
     with _named(str(uri)):
         if not is_local(uri):
@@ -74,8 +79,9 @@ def write_bytes(uri: str | os.PathLike, data: bytes) -> None:
         try:
             with part.open("wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

@@ -31,6 +31,7 @@ class Serve:
     database: str = ""  # SQLAlchemy URL (postgresql+psycopg://...); default: SQLite in the state folder
     replicas: int = 1  # with --min-replicas: at most
     min_replicas: int | None = None  # scale by the work that waits; 0: none while there is none
+    idle_s: float = 120.0  # with --min-replicas: so long must fewer be enough before one is taken away
     ranks: int = 2  # processes that denoise one video together
 
 
@@ -62,6 +63,7 @@ def serve(options: Serve) -> None:
         checkpoint=None if options.checkpoint is None else storage.absolute(options.checkpoint),
         num_replicas=options.replicas,
         min_replicas=options.min_replicas,
+        idle_s=options.idle_s,
         num_ranks=options.ranks,
     )
     _check_port(options.host, options.port)

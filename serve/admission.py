@@ -23,6 +23,7 @@ _QUALITY_STEPS = {"draft": 0.5, "standard": 1.0, "high": 2.0}
 _MIN_DURATION_S, _DURATION_STEP_S = 3.0, 2.0
 MAX_EXTENDED_S = 180.0
 _REALTIME_CHUNK = 1  # latent frames; the shorter, the sooner the first picture
+_MEMORY_MARGIN = 1.15  # on what was measured
 _PACED_STEPS = 2  # the fewest a pace is held with (pace.py)
 _MOVES = {
     "static": "the camera does not move",
@@ -56,6 +57,7 @@ class Calibration:
     token_bytes: float  # extra at the peak of denoising, per token
     decode_px_bytes: float  # extra at the peak of decoding, per pixel of one frame
     budget_bytes: int  # what the replica may use
+    fixed_bytes: float = 0.0  # extra at the peak of any task
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -156,13 +158,13 @@ class Admission:
         seconds = order.num_steps * tokens * calibration.token_step_s * growth
         seconds += pixels * order.num_frames * calibration.decode_px_s
         held = tokens
-        if order.chunk:  # activations of one chunk, keys and values of the window (each as many bytes as a width)
-            held = min(latent_frames, 2 * order.chunk) * rows * columns
+        if order.chunk:  # of a chunk, and the whole clip's controls; keys and values follow
+            held = min(latent_frames, 2 * order.chunk) * rows * columns + tokens / 2
             seconds *= (order.num_steps + 1) / order.num_steps  # every chunk is looked at once more
-        extra = held * calibration.token_bytes + pixels * calibration.decode_px_bytes
+        extra = calibration.fixed_bytes + held * calibration.token_bytes + pixels * calibration.decode_px_bytes
         if order.chunk:
             extra += 2 * 2 * 4.0 * window * self.preset.dit.width * self.preset.dit.num_layers
-        return Prediction(seconds=seconds, num_bytes=int(calibration.base_bytes + extra))
+        return Prediction(seconds=seconds, num_bytes=int(calibration.base_bytes + _MEMORY_MARGIN * extra))
 
     def _fits(self, prediction: Prediction, calibration: Calibration) -> bool:
         return prediction.num_bytes <= calibration.budget_bytes and prediction.seconds <= self.max_task_s

@@ -78,6 +78,12 @@ class ServiceSettings:
         return self.memory_bytes or int(0.8 * psutil.virtual_memory().total) // self.num_replicas
 
     @property
+    def num_threads(self) -> int:
+        """Of each rank and of the decoder, which work at the same time. Threads that wait for each other on a core that
+        is not theirs are worse than none: two on a busy core took 20 times one's time."""
+        return max(1, (os.cpu_count() or 1) // (self.num_ranks + 1))
+
+    @property
     def num_cpus(self) -> int:
         """Logical CPUs the whole graph asks Ray for."""
         return self.num_ingress + self.num_replicas * (1 + self.num_ranks)
@@ -91,7 +97,7 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
         weights=settings.checkpoint,
         state=settings.state,
         num_ranks=settings.num_ranks,
-        num_threads=max(1, (os.cpu_count() or 1) // settings.num_ranks),
+        num_threads=settings.num_threads,
         device=settings.device,
     )
     rank_bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}

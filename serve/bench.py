@@ -11,7 +11,6 @@ It starts a cluster and a service of its own and stops them. Times are the servi
 
 import io
 import json
-import os
 import socket
 import statistics
 import tempfile
@@ -49,7 +48,7 @@ class Bench:
 
     preset: Annotated[str, tyro.conf.Positional] = "tiny"
     checkpoint: str | None = None  # URI of a weights folder; default: the packaged weights
-    ranks: int = 1  # one rank has all threads, as the pipeline in this process has
+    ranks: int = 1  # one: as the pipeline in this process
     only: tuple[Part, ...] = ("overhead", "first", "load", "kills", "pace")
     rounds: int = 8
     load_s: float = 20.0  # of arrivals, at each load
@@ -124,7 +123,7 @@ def overhead(service: Running, options: Bench) -> list[str]:
 
     from kling.pipeline import Generation, build
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.ranks))
+    torch.set_num_threads(service.settings.num_threads)  # as many as each of the service's processes
     pipeline = build(options.preset, weights=service.settings.checkpoint)
     here, there = [], []
     with service.client() as client:
@@ -284,10 +283,14 @@ def pace(service: Running, options: Bench) -> list[str]:
     for i, chunk in enumerate(held):
         size = f"{chunk.width_px}x{chunk.height_px}"
         rows.append(f"| {i} | {chunk.num_frames} | {chunk.num_steps} | {size} | {chunk.ms_per_frame:.0f} |")
-    frames = sum(chunk.num_frames for chunk in held[1:])
-    mean = sum(chunk.ms_per_frame * chunk.num_frames for chunk in held[1:]) / frames
+    took = np.array([chunk.ms_per_frame * chunk.num_frames for chunk in held[1:]])
+    frames = np.array([chunk.num_frames for chunk in held[1:]])
+    late = np.cumsum(took - target * frames)  # ms, at each chunk's end
+    low, high = np.percentile(took / frames, (10, 90))
     told = (
-        f"Left alone: {usual:.0f} ms a frame at {free[1].num_steps} steps. Target {target}; after chunk 0: {mean:.0f}."
+        f"Left alone: {usual:.0f} ms a frame at {free[1].num_steps} steps. Target {target}; after chunk 0: "
+        f"{took.sum() / frames.sum():.0f}, four chunks of five between {low:.0f} and {high:.0f}. "
+        f"The latest chunk was {max(0.0, late.max()):.0f} ms late, {np.mean(late <= 0):.0%} were in time."
     )
     return [*rows, "", told]
 

@@ -14,32 +14,32 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-import psutil
 import ray
+import sqlalchemy as sa
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from kling.errors import CheckpointError, ConfigError, InternalError, KlingError
 from kling.presets import get_preset
 
-from .admission import Calibration
+from .admission import NOMINAL, Admission
+from .group import PING_EVERY_S, Group, GroupLostError, cause_of
 from .media import Media
 from .metrics import Meter
 from .orders import Order
-from .ranks import Decoded, Decoder, Event, Job, Rank, RankSettings
-from .tasks import LEASE_S, Claim, LostLeaseError, TaskStore
+from .ranks import Decoded, Event, Job, RankSettings
+from .tasks import Claim, LostLeaseError, TaskStore
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
-_POLL_S = 0.1  # how often an idle replica looks for work
-# On an overloaded machine a healthy process was seen silent for more than 5 s.
-_PING_EVERY_S, _PING_TIMEOUT_S = 1.0, 20.0
+_POLL_S = 0.02  # how often an idle replica looks for work (a read without a lock), a busy one for its owner's cancel
+_WRITE_EVERY_S = 0.25  # lease and progress
 _STOP_S = 10.0  # until stopped ranks have told so
-_PROGRESS_EVERY_S = 0.25
-_LOAD_TIMEOUT_S = 1800.0  # 12B parameters from a slow place
+_CALIBRATE_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,102 +49,54 @@ class EngineSettings:
     budget_bytes: int  # memory that this replica's processes may use together
 
 
-class GroupLostError(Exception):
-    """A process of the group died, froze, or left the others waiting."""
+@dataclass(kw_only=True)
+class Attempt:
+    """A task in this replica's hands, on the processes that it was begun with."""
 
-
-class Group:
-    """The processes of one replica, made and lost together."""
-
-    def __init__(self, settings: RankSettings):
-        placed = ray.util.get_current_placement_group()
-
-        def place(bundle: int) -> dict:
-            if placed is None:  # a replica outside Ray Serve (a test): anywhere
-                return {"num_cpus": 0}
-            strategy = PlacementGroupSchedulingStrategy(placed, placement_group_bundle_index=bundle)
-            return {"num_cpus": 0 if bundle == 0 else 1, "scheduling_strategy": strategy}
-
-        gpus = {"num_gpus": 1} if settings.device.startswith("cuda") else {}
-        self.settings = settings
-        self.ranks = [Rank.options(**place(i + 1), **gpus).remote(settings, i) for i in range(settings.num_ranks)]
-        self.decoder = Decoder.options(**place(0)).remote(settings)
-        self.pids: list[tuple[int, float]] = []  # with the time each was started
-        self.lost = ""  # why, once it is lost
+    claim: Claim
+    group: Group
+    holds_ranks: bool = True  # until its latents are saved, or it ends
+    reached: Event = field(default_factory=lambda: Event(stage="text"))  # written with the lease
 
     @property
-    def processes(self) -> list:
-        return [*self.ranks, self.decoder]
+    def name(self) -> str:
+        return f"{self.claim.id}:{self.claim.attempt}"
 
-    async def start(self) -> None:
-        """Join and load.
+    @cached_property
+    def job(self) -> Job:
+        order = Order.from_json(self.claim.order)
+        return Job(task_id=self.claim.id, attempt=self.claim.attempt, order=order)
 
-        Raises:
-            KlingError: the weights are not usable.
-            GroupLostError: a process died meanwhile.
-        """
+    def reached_columns(self) -> dict[str, str | int]:
+        return {"stage": self.reached.stage, "step": self.reached.step, "num_steps": self.reached.num_steps}
+
+    @property
+    def named(self) -> dict:
+        """What log lines say of it."""
+        return {"task": self.claim.id, "attempt": self.claim.attempt}
+
+
+class Room:
+    """Memory over what the idle group holds. Each admitted task fits alone; ranks and decoder may hold one each, which
+    together may not."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._used = 0
+        self._freed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def for_bytes(self, num_bytes: int) -> AsyncIterator[None]:
+        """Wait until so many are free, or until nobody else is there."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: not self._used or self._used + num_bytes <= self.size)
+            self._used += num_bytes
         try:
-            address = await self.ranks[0].address.remote()
-            loads = [*(rank.load.remote(address) for rank in self.ranks), self.decoder.load.remote()]
-            await asyncio.wait_for(asyncio.gather(*loads), _LOAD_TIMEOUT_S)
-            self.pids = list(await asyncio.gather(*(process.ping.remote() for process in self.processes)))
-        except RayTaskError as error:
-            raise _cause(error) from error
-        except (RayError, TimeoutError) as error:
-            raise GroupLostError(str(error)) from error
-
-    async def calibrate(self, budget_bytes: int) -> Calibration:
-        """Measure what admission predicts with: seconds and bytes of this replica on this machine, as it is now."""
-        *ranks, decoder = await asyncio.gather(*(process.calibrate.remote() for process in self.processes))
-        preset = get_preset(self.settings.preset)
-        clip, unit = preset.clip, preset.vae.stride_px * preset.dit.patch[2]
-        tokens = (clip.width_px // unit) * (clip.height_px // unit) * preset.vae.latent_frames(clip.num_frames)
-        pixels = (16 * preset.vae.stride_px) ** 2
-        return Calibration(
-            token_step_s=max(step_s for step_s, _, _ in ranks) / tokens,
-            decode_px_s=decoder[0],
-            base_bytes=sum(idle for _, idle, _ in (*ranks, decoder)),
-            # A peak below the allocator's slack measures as nothing: never less than the activations must take.
-            token_bytes=max(sum(peak for _, _, peak in ranks) / tokens, 100.0 * preset.dit.width * len(ranks)),
-            decode_px_bytes=max(decoder[2] / pixels, 100.0 * preset.vae.base_dim),
-            budget_bytes=budget_bytes,
-        )
-
-    async def watch(self) -> None:
-        """Ping every process; on the first that does not answer, end the whole group, and return."""
-        while not self.lost:
-            pings = [asyncio.ensure_future(_answer(process.ping.remote())) for process in self.processes]
-            done, late = await asyncio.wait(pings, timeout=_PING_TIMEOUT_S)
-            if late:
-                self.end("a process does not answer (frozen)")
-            elif failed := [ping for ping in done if ping.exception()]:
-                self.end(f"a process died ({type(failed[0].exception()).__name__})")
-            for ping in late:
-                ping.cancel()
-            await asyncio.sleep(_PING_EVERY_S)
-
-    def memory_bytes(self) -> int:
-        """Resident memory of the group's processes; one that has just ended counts nothing."""
-        total = 0
-        for pid, _ in self.pids:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                total += psutil.Process(pid).memory_info().rss
-        return total
-
-    def end(self, why: str) -> None:
-        """Kill every process of the group; frozen ones too."""
-        if self.lost:
-            return
-        self.lost = why
-        for process in self.processes:
-            with contextlib.suppress(RayError):
-                ray.kill(process)
-        # A stopped process does not hear Ray; our pids are of this node, since a placement group packs its replica.
-        for pid, started in self.pids:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                if process.create_time() == started:  # and not another that was given its number
-                    process.kill()
+            yield
+        finally:
+            async with self._freed:
+                self._used -= num_bytes
+                self._freed.notify_all()
 
 
 class Engine:
@@ -157,6 +109,9 @@ class Engine:
         self._name = f"{os.uname().nodename}-{uuid.uuid4().hex[:10]}"
         self._draining = False
         self._fatal: KlingError | None = None
+        self._admission = Admission(preset=get_preset(settings.ranks.preset))
+        self._calibration = NOMINAL
+        self._room = Room(size=settings.budget_bytes)
         self._denoising, self._decoding = asyncio.Lock(), asyncio.Lock()
         self._running: dict[str, asyncio.Task] = {}
         self._loops: list[asyncio.Task] = []
@@ -176,9 +131,11 @@ class Engine:
         """Measure the group, and tell admission. Raises GroupLostError when a process dies meanwhile."""
         try:
             measuring = self._group.calibrate(self._settings.budget_bytes)
-            measured = (await asyncio.wait_for(measuring, _LOAD_TIMEOUT_S)).to_json()
+            self._calibration = await asyncio.wait_for(measuring, _CALIBRATE_S)
         except (RayError, TimeoutError) as error:
             raise GroupLostError(str(error)) from error
+        self._room.size = self._settings.budget_bytes - self._calibration.base_bytes
+        measured = self._calibration.to_json()
         log.info("calibrated", extra={"calibration": measured})
         await asyncio.to_thread(self._store.report_worker, self._name, status="ready", calibration=measured)
 
@@ -215,17 +172,22 @@ class Engine:
             if self._group.lost:
                 await self._renew_group()
             if self._denoising.locked() or len(self._running) >= 2:
-                await asyncio.sleep(_POLL_S / 4)
+                await asyncio.sleep(_POLL_S / 2)
                 continue
-            claim = await asyncio.to_thread(self._store.claim, self._name)
+            try:
+                claim = await asyncio.to_thread(self._store.claim, self._name)
+            except sa.exc.OperationalError as error:  # a database that restarts; its tasks wait, and so do we
+                log.warning("the database does not answer", extra={"reason": type(error).__name__})
+                await asyncio.sleep(1.0)
+                continue
             if claim is None:
                 await asyncio.sleep(_POLL_S)
                 continue
-            await self._denoising.acquire()  # released by the task once its latents are saved
-            run = asyncio.create_task(self._see_through(claim))
-            name = f"{claim.id}:{claim.attempt}"
-            self._running[name] = run
-            run.add_done_callback(lambda done, name=name: self._running.pop(name, None))
+            await self._denoising.acquire()
+            attempt = Attempt(claim=claim, group=self._group)
+            run = asyncio.create_task(self._see_through(attempt))
+            self._running[attempt.name] = run
+            run.add_done_callback(lambda done, name=attempt.name: self._running.pop(name, None))
 
     async def _renew_group(self) -> None:
         """A new group in the same place. Three failures in a row: the replica gives up, and Ray Serve replaces it."""
@@ -267,135 +229,160 @@ class Engine:
 
     # --- one task --------------------------------------------------------------------------------------------------
 
-    async def _see_through(self, claim: Claim) -> None:
+    async def _see_through(self, attempt: Attempt) -> None:
         """From claim to end: completed, failed, cancelled, or given back."""
-        group, extra = self._group, {"task": claim.id, "attempt": claim.attempt}
-        keeper = asyncio.create_task(self._keep_lease(claim, group))
+        claim = attempt.claim
+        keeper = asyncio.create_task(self._keep(attempt))
         started = time.monotonic()
-        log.info("task started", extra=extra)
+        log.info("task started", extra=attempt.named)
         if claim.attempt == 1:
             self._meter.observe("kling_queue_seconds", time.time() - claim.created_at)
         try:
-            job = Job(task_id=claim.id, attempt=claim.attempt, order=Order.from_json(claim.order))
-            made = await (self._both(claim, job, group) if job.order.chunk else self._one_by_one(claim, job, group))
+            predicted = self._admission.predict(attempt.job.order, self._calibration).num_bytes
+            async with self._room.for_bytes(predicted - self._calibration.base_bytes):
+                made = await (self._both(attempt) if attempt.job.order.chunk else self._one_by_one(attempt))
             if made is None:
-                await self._stopped(claim)
+                await self._stopped(attempt)
             else:
-                await self._complete(claim, made)
+                await self._complete(attempt, made)
+                lasted_s = time.monotonic() - started
                 self._meter.add("kling_tasks", state="completed")
-                self._meter.observe("kling_task_seconds", time.monotonic() - started)
-                log.info("task completed", extra={**extra, "seconds": round(time.monotonic() - started, 3)})
+                self._meter.observe("kling_task_seconds", lasted_s)
+                log.info("task completed", extra={**attempt.named, "seconds": round(lasted_s, 3)})
         except LostLeaseError:
-            log.warning("task was claimed by another worker", extra=extra)
-            await self._stop(claim, group)
+            log.warning("task was claimed by another worker", extra=attempt.named)
+            await self._stop(attempt)
         except GroupLostError as error:
-            log.warning("task given back", extra={**extra, "reason": str(error)})
+            log.warning("task given back", extra={**attempt.named, "reason": str(error)})
             with contextlib.suppress(LostLeaseError):
                 await asyncio.to_thread(self._store.release, claim, crashed=True)
-        except Exception as error:
-            # Deterministic: the same order would fail the same way again, so it is not retried.
-            code = "invalid" if isinstance(error, ConfigError) else "internal"
-            if not isinstance(error, KlingError):
-                log.exception("task failed", extra=extra)
-            message = str(error) if isinstance(error, KlingError) else "the engine failed on this task"
-            self._meter.add("kling_tasks", state="failed")
-            self._meter.add("kling_failures", cause=code)
-            with contextlib.suppress(LostLeaseError):
-                await asyncio.to_thread(self._store.fail, claim, code=code, message=message)
+        except sa.exc.OperationalError as error:  # nobody's fault: whoever claims it next goes on from its latents
+            log.warning("task left to its lease", extra={**attempt.named, "reason": type(error).__name__})
+            await self._stop(attempt)
+        except Exception as error:  # noqa: BLE001 - it is logged, and ends in the row
+            await self._failed(attempt, error)
         finally:
             keeper.cancel()
+            self._free_ranks(attempt)
 
-    async def _keep_lease(self, claim: Claim, group: Group) -> None:
-        """Renew the lease, and stop the processes when the owner cancels or another worker has the task."""
+    def _free_ranks(self, attempt: Attempt) -> None:
+        """The ranks may take the next task."""
+        if attempt.holds_ranks:
+            attempt.holds_ranks = False
+            self._denoising.release()
+
+    async def _failed(self, attempt: Attempt, error: Exception) -> None:
+        """Deterministic: the same order would fail the same way again, so it is not retried."""
+        code = "invalid" if isinstance(error, ConfigError) else "internal"
+        if not isinstance(error, KlingError):
+            log.error("task failed", extra=attempt.named, exc_info=error)
+        message = str(error) if isinstance(error, KlingError) else "the engine failed on this task"
+        self._meter.add("kling_tasks", state="failed")
+        self._meter.add("kling_failures", cause=code)
+        with contextlib.suppress(LostLeaseError):
+            await asyncio.to_thread(self._store.fail, attempt.claim, code=code, message=message)
+
+    async def _keep(self, attempt: Attempt) -> None:
+        """Renew the lease and write how far it is, in one transaction; stop the processes when the owner cancels or
+        another worker has the task."""
+        written = time.monotonic()  # by the claim
         while True:
+            await asyncio.sleep(_POLL_S)
             try:
-                cancel = await asyncio.to_thread(self._store.renew, claim)
+                if time.monotonic() - written < _WRITE_EVERY_S:
+                    stop = await asyncio.to_thread(self._store.unwanted, attempt.claim)
+                else:
+                    reached = attempt.reached_columns()
+                    stop = await asyncio.to_thread(self._store.renew, attempt.claim, reached=reached)
+                    written = time.monotonic()
             except LostLeaseError:
-                cancel = True
-            if cancel:
-                await self._stop(claim, group)
-            await asyncio.sleep(min(0.25, LEASE_S / 4))
+                stop = True
+            except sa.exc.OperationalError as error:
+                log.warning("the lease was not renewed", extra={**attempt.named, "reason": type(error).__name__})
+                await asyncio.sleep(_WRITE_EVERY_S)
+                continue
+            if stop:
+                await self._stop(attempt)
+                await asyncio.sleep(_WRITE_EVERY_S)
 
-    async def _stop(self, claim: Claim, group: Group) -> None:
-        for process in group.processes:
+    async def _stop(self, attempt: Attempt) -> None:
+        for process in attempt.group.processes:
             with contextlib.suppress(RayError):
-                await process.stop.remote(f"{claim.id}:{claim.attempt}")
+                await process.stop.remote(attempt.name)
 
-    async def _one_by_one(self, claim: Claim, job: Job, group: Group) -> Decoded | None:
+    async def _one_by_one(self, attempt: Attempt) -> Decoded | None:
         """Latents, then frames. None: the task was stopped (cancelled, or drained and given back)."""
-        if not await self._denoise(claim, job, group):
+        if not await self._denoise(attempt):
             return None
-        return await self._decode(claim, job, group)
+        return await self._decode(attempt)
 
-    async def _both(self, claim: Claim, job: Job, group: Group) -> Decoded | None:
+    async def _both(self, attempt: Attempt) -> Decoded | None:
         """The decoder waits for chunks while the ranks make them."""
-        decoding = asyncio.create_task(self._decode(claim, job, group))
+        decoding = asyncio.create_task(self._decode(attempt))
         try:
-            finished = await self._denoise(claim, job, group)
+            finished = await self._denoise(attempt)
         except BaseException:
-            await self._stop(claim, group)  # it would wait for ever
+            await self._stop(attempt)  # it would wait for ever
             await asyncio.wait([decoding], timeout=_STOP_S)
             decoding.cancel()
             raise
         if not finished:
-            await self._stop(claim, group)
+            await self._stop(attempt)
         made = await decoding
         return made if finished else None
 
-    async def _denoise(self, claim: Claim, job: Job, group: Group) -> bool:
+    async def _denoise(self, attempt: Attempt) -> bool:
         """Latents to storage. False: the task was stopped."""
         try:
-            streams = [rank.make.options(num_returns="streaming").remote(job) for rank in group.ranks]
+            ranks = attempt.group.ranks
+            streams = [rank.make.options(num_returns="streaming").remote(attempt.job) for rank in ranks]
             rest = [asyncio.ensure_future(_drained(stream)) for stream in streams[1:]]
-            last, told = Event(stage=""), 0.0
             try:
                 async for reference in streams[0]:
-                    last = await reference
-                    if last.stage == "denoise":
-                        self._meter.observe("kling_step_seconds", last.step_s)
-                    if time.monotonic() - told > _PROGRESS_EVERY_S or last.step == last.num_steps:
-                        told = time.monotonic()
-                        await self._tell(claim, last.stage, last.step, last.num_steps)
+                    attempt.reached = await reference
+                    if attempt.reached.stage == "denoise":
+                        self._meter.observe("kling_step_seconds", attempt.reached.step_s)
                 await asyncio.gather(*rest)
             except RayError as error:
-                raise await self._judge(error, rest, group) from error
+                raise await self._judge(error, rest, attempt.group) from error
         finally:
-            self._denoising.release()
-        return last.stage != "stopped"
+            self._free_ranks(attempt)
+        return attempt.reached.stage != "stopped"
 
-    async def _decode(self, claim: Claim, job: Job, group: Group) -> Decoded | None:
+    async def _decode(self, attempt: Attempt) -> Decoded | None:
         """Frames and video to storage. None: the task was stopped."""
         async with self._decoding:
-            last, told = None, 0.0
+            last = None
             try:
-                async for reference in group.decoder.decode.options(num_returns="streaming").remote(job):
+                async for reference in attempt.group.decoder.decode.options(num_returns="streaming").remote(
+                    attempt.job
+                ):
                     if last is None:
-                        self._meter.observe("kling_ttff_seconds", time.time() - claim.created_at)
+                        self._meter.observe("kling_ttff_seconds", time.time() - attempt.claim.created_at)
                     last = await reference
-                    if time.monotonic() - told > _PROGRESS_EVERY_S and not job.order.chunk:
-                        told = time.monotonic()
-                        await self._tell(claim, "decode", job.order.num_steps, job.order.num_steps)
+                    if not attempt.job.order.chunk:
+                        attempt.reached = replace(attempt.reached, stage="decode")
             except RayError as error:
-                raise await self._judge(error, [], group) from error
+                raise await self._judge(error, [], attempt.group) from error
         return last if last is not None and last.sha256 else None
 
-    async def _complete(self, claim: Claim, made: Decoded) -> None:
+    async def _complete(self, attempt: Attempt, made: Decoded) -> None:
         """The one write that completes the task; only then what an unfinished one needs is removed."""
-        result = {"num_bytes": made.video_bytes, "sha256": made.sha256, "num_frames": made.num_frames}
-        await asyncio.to_thread(self._store.complete, claim, {**result, "pace": list(made.pace)})
+        claim = attempt.claim
+        result: dict[str, Any] = {"num_bytes": made.video_bytes, "sha256": made.sha256, "num_frames": made.num_frames}
+        result["pace"] = list(made.pace)
+        await asyncio.to_thread(self._store.complete, claim, result, reached=attempt.reached_columns())
         await asyncio.to_thread(Media(self._settings.ranks.state, claim.id).tidy)
 
-    async def _stopped(self, claim: Claim) -> None:
+    async def _stopped(self, attempt: Attempt) -> None:
         """The processes stopped on our word: because of a drain, a lost lease, or the owner's cancel."""
-        if self._draining or not await asyncio.to_thread(self._store.renew, claim):
+        claim, reached = attempt.claim, attempt.reached_columns()  # of what is cancelled, the part made is paid for
+        if not await asyncio.to_thread(self._store.renew, claim, reached=reached) or self._draining:
             await asyncio.to_thread(self._store.release, claim, crashed=False)
             return
         await asyncio.to_thread(self._store.cancelled, claim)
         self._meter.add("kling_tasks", state="cancelled")
         await asyncio.to_thread(Media(self._settings.ranks.state, claim.id).remove)
-
-    async def _tell(self, claim: Claim, stage: str, step: int, num_steps: int) -> None:
-        await asyncio.to_thread(self._store.progress, claim, stage=stage, step=step, num_steps=num_steps)
 
     async def _judge(self, error: RayError, rest: Sequence[asyncio.Future], group: Group) -> Exception:
         """Was it the task's fault or the group's? A group with a failed rank is never used again."""
@@ -403,14 +390,14 @@ class Engine:
             await asyncio.wait(rest, timeout=_STOP_S)
         errors = [error, *(future.exception() for future in rest if future.done() and not future.cancelled())]
         dead = any(isinstance(e, RayActorError) for e in errors) or bool(group.lost)
-        causes = [_cause(e) for e in errors if isinstance(e, RayTaskError)]
+        causes = [cause_of(e) for e in errors if isinstance(e, RayTaskError)]
         if not dead and not rest:
             return causes[0] if causes else GroupLostError(str(error))
         ours = [cause for cause in causes if isinstance(cause, KlingError)]
         if not dead and len(ours) == len(errors):
             return ours[0]  # every rank refused the order in the same way, none is waiting for another
         # A peer that vanished shows as a transport error in the others before its own death is known.
-        await asyncio.sleep(0 if dead else _PING_EVERY_S)
+        await asyncio.sleep(0 if dead else PING_EVERY_S)
         transport = any("connection" in str(cause).lower() or "timed out" in str(cause).lower() for cause in causes)
         group.end(f"a rank failed ({type(error).__name__})")
         if dead or transport or not causes:
@@ -418,16 +405,6 @@ class Engine:
         return causes[0]
 
 
-async def _answer(reference: ray.ObjectRef) -> object:
-    return await reference
-
-
 async def _drained(stream: ray.ObjectRefGenerator) -> None:
     async for reference in stream:
         await reference
-
-
-def _cause(error: RayTaskError) -> Exception:
-    """What was raised on the other side."""
-    cause = error.cause
-    return cause if isinstance(cause, Exception) else InternalError("a rank failed", where=str(error))

@@ -24,8 +24,8 @@ from kling.shapes import Frames, Latents
 from .latents import Chunk, load_chunk, load_state
 from .media import Media
 from .orders import Order
-from .ranks import Decoded, Job, RankSettings
-from .work import forget_peak, memory_bytes
+from .ranks import TELL_EVERY_S, Decoded, Job, Measured, RankSettings
+from .work import line, memory_bytes, peak_bytes
 
 _POLL_S = 0.01
 _GROUP = 8
@@ -53,13 +53,15 @@ class FrameMaker:
         """
         media, order = Media(self._settings.state, task.task_id), task.order
         self._pace: list[dict] = []
-        frames, count = self._saved(media, self._groups(media, order, wants_stop)), 0
+        frames, count, told_at = self._saved(media, self._groups(media, order, wants_stop)), 0, 0.0
         with tempfile.TemporaryDirectory(prefix="kling-") as folder:
             file = Path(folder) / "video.mp4"  # a name, so that the index can be moved to the front
             for count in encode_mp4(file, frames, fps=order.fps):
                 if wants_stop():
                     return
-                yield Decoded(num_frames=count)
+                if count == 1 or time.monotonic() - told_at > TELL_EVERY_S:
+                    told_at = time.monotonic()
+                    yield Decoded(num_frames=count)
             if count != order.total_frames:  # stopped while it waited for a chunk
                 return
             data = file.read_bytes()
@@ -67,15 +69,21 @@ class FrameMaker:
         digest = hashlib.sha256(data).hexdigest()
         yield Decoded(num_frames=count, video_bytes=len(data), sha256=digest, pace=tuple(self._pace))
 
-    def calibrate(self) -> tuple[float, int, int]:
-        """Seconds to decode one pixel of one frame, this process's bytes when idle, and extra bytes at the peak."""
-        vae, idle = self._vae.config, memory_bytes()
-        latents = torch.zeros(1, vae.z_dim, 3, 16, 16)
-        forget_peak()
-        started = time.monotonic()
-        frames = sum(video.shape[2] for video in self._vae.decode_stream(latents))
-        pixels = frames * (16 * vae.stride_px) ** 2
-        return (time.monotonic() - started) / pixels, idle, max(0, memory_bytes(peak=True) - idle)
+    def calibrate(self) -> Measured:
+        """Time and memory of squares of 8 and 16 latents, to frames and to a video."""
+        vae = self._vae.config
+
+        def decoded(side: int) -> int:
+            latents = torch.zeros(1, vae.z_dim, 3, side, side)
+            frames = (frame for video in self._vae.decode_stream(latents) for frame in to_uint8(video))
+            return sum(1 for _ in encode_mp4(io.BytesIO(), frames, fps=8))
+
+        num_frames = decoded(8)  # and what is loaded at first use is loaded
+        idle, started = memory_bytes(), time.monotonic()
+        small, large = ((side * vae.stride_px) ** 2 for side in (8, 16))
+        fixed, each = line((small, peak_bytes(lambda: decoded(8))), (large, peak_bytes(lambda: decoded(16))))
+        seconds = (time.monotonic() - started) / ((small + large) * num_frames)
+        return Measured(seconds=seconds, idle_bytes=idle, fixed_bytes=fixed, each_bytes=each)
 
     def _frames(self, media: Media, order: Order, wants_stop: Callable[[], bool]) -> Iterator[Frames]:
         """Groups of frames of the order's size."""

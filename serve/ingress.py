@@ -37,6 +37,7 @@ from kling.schema import (
 from . import advice, answers, guards, pictures, streams
 from .addresses import check_callback
 from .admission import NOMINAL, Admission, Calibration, NotAdmittedError
+from .endings import Endings
 from .keys import WARN_SHARE, Key, KeyStore, service_secret
 from .media import Media
 from .metrics import Meter
@@ -84,6 +85,7 @@ class Desk:
         self.keys = KeyStore(self.store.engine, self.secret)
         self.admission = Admission(preset=get_preset(settings.preset), max_task_s=settings.max_task_s)
         self.meter = Meter()
+        self.endings = Endings(self.store)
         self.viewers = asyncio.Semaphore(settings.max_viewers)
 
     def calibration(self) -> Calibration:
@@ -287,9 +289,15 @@ async def generate(
 
 
 @api.get("/status/{task_id}", tags=["tasks"])
-async def status(row: Owned, request: Request) -> Task:
-    """Where a task is: step by step, its place in the queue, when it should be done, and what was adjusted."""
-    return await asyncio.to_thread(desk_of(request).view, row)
+async def status(row: Owned, request: Request, wait_s: Annotated[float, Query(ge=0, le=30)] = 0.0) -> Task:
+    """Where a task is: step by step, its place in the queue, when it should be done, and what was adjusted.
+
+    With `wait_s` the answer comes when the task has ended, or after so many seconds."""
+    desk = desk_of(request)
+    if wait_s and row["state"] not in FINAL_STATES:
+        await desk.endings.wait(row["id"], wait_s)
+        row = await asyncio.to_thread(desk.store.get, row["id"]) or row
+    return await asyncio.to_thread(desk.view, row)
 
 
 @api.get("/plan/{task_id}", tags=["tasks"])

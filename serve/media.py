@@ -42,7 +42,7 @@ class Media:
     def save_frames(self, index: int, frames: "Frames") -> None:
         buffer = io.BytesIO()
         np.save(buffer, frames, allow_pickle=False)
-        storage.write_bytes(self._chunk(index), buffer.getvalue())
+        storage.write_bytes(self._chunk(index), buffer.getvalue(), lasting=False)  # made again if a node dies
 
     def load_frames(self, index: int) -> "Frames | None":
         """A chunk of frames, or None while it is not there (or no longer)."""
@@ -51,6 +51,8 @@ class Media:
         try:
             return np.load(io.BytesIO(storage.read_bytes(self._chunk(index))), allow_pickle=False)
         except InputError:  # removed between the two calls: the video is there
+            return None
+        except (ValueError, EOFError):  # cut off when a node lost its power: made again
             return None
 
     def save_picture(self, name: Literal["first", "last"], png: bytes) -> None:

@@ -3,6 +3,8 @@
 Light to import: the leader makes these actors without loading the networks' libraries; `load` does, in each process.
 """
 
+import contextlib
+import ctypes
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .work import Denoiser
 
 Worker = TypeVar("Worker")
+
+TELL_EVERY_S = 0.1  # steps and frames that follow faster are told together: each word costs both sides a millisecond
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,17 @@ class Event:
     stage: str  # text | denoise | denoised | stopped
     step: int = 0
     num_steps: int = 0
-    step_s: float = 0.0
+    step_s: float = 0.0  # mean of the steps since the last event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a process found out about itself when it started: a rank by tokens, the decoder by pixels of one frame."""
+
+    seconds: float  # of a sampling step for one token; to decode one pixel
+    idle_bytes: int
+    fixed_bytes: float  # more at the peak of any task
+    each_bytes: float  # and for each token, or pixel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +126,16 @@ class Rank(_Process):
 
         self._denoiser = Denoiser(self._settings, self._index, address)
 
-    def calibrate(self) -> tuple[float, int, int]:
-        """Seconds, idle bytes, extra bytes at the peak (see work.py); all ranks of a group at once."""
+    def calibrate(self) -> Measured:
+        """All ranks of a group at once."""
         return _loaded(self._denoiser).calibrate()
 
     def make(self, job: Job) -> Iterator[Event]:
         """Denoise one task from its last saved state; ends with `denoised`, the state saved, or with `stopped`."""
-        yield from _loaded(self._denoiser).run(job, self._wants_stop(job))
+        try:
+            yield from _loaded(self._denoiser).run(job, self._wants_stop(job))
+        finally:
+            release_memory()
 
 
 @ray.remote(concurrency_groups={"health": 1, "control": 1})  # type: ignore[call-overload]
@@ -135,12 +152,25 @@ class Decoder(_Process):
 
         self._maker = FrameMaker(self._settings)
 
-    def calibrate(self) -> tuple[float, int, int]:
+    def calibrate(self) -> Measured:
         return _loaded(self._maker).calibrate()
 
     def decode(self, job: Job) -> Iterator[Decoded]:
         """Frames to storage as they come, then the whole video."""
-        yield from _loaded(self._maker).run(job, self._wants_stop(job))
+        try:
+            yield from _loaded(self._maker).run(job, self._wants_stop(job))
+        finally:
+            release_memory()
+
+
+def release_memory() -> None:
+    """Give back what a task has left: what an allocator keeps for itself, another process of the replica cannot use."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # a libc without it keeps what it likes
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _loaded(worker: Worker | None) -> Worker:

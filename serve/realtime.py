@@ -6,6 +6,7 @@ chosen by a `Pacer` on rank 0; when the fewest steps are still too slow, the res
 new part that starts from the last picture.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -35,6 +36,7 @@ from .pace import Pacer
 if TYPE_CHECKING:
     from .work import Ranks
 
+_FIRST_SHARE, _FIRST_LEAST = 0.5, 4  # of the steps; docs/serving.md has what it costs
 _RECENT = 4  # latent frames that are decoded to get the last picture of a part
 
 
@@ -72,8 +74,9 @@ class Roller:
         self._total = job.noise.shape[2]
         self._pacer = None
         if order.target_ms_per_frame is not None:
-            self._pacer = Pacer(target_s=order.target_ms_per_frame / 1000, most_steps=order.num_steps, step_s=step_s)
-        self._fixed_s = 0.0  # of the chunk in work: what is not sampling steps
+            self._pacer = Pacer(
+                target_s=order.target_ms_per_frame / 1000, most_steps=order.num_steps, predicted_s=step_s
+            )
 
     def run(self, media: Media, wants_stop: Callable[[], bool]) -> Iterator[tuple[int, int]]:
         """(latent frames done, of how many) after each chunk; those that are in storage already are not made again.
@@ -82,36 +85,44 @@ class Roller:
             Stopped: on every rank, at the same step.
         """
         saved = self._ranks.agreed(lambda: _saved(media))
+        ended = time.monotonic()  # of the chunk before
         part, done = self._restored(saved)
-        index, due_from, first = len(saved), time.monotonic(), done
+        index, due_from, first = len(saved), ended, done
         while done < self._total:
             size = self._chunk_size(done)
             frames = self._num_frames(done + size) - self._num_frames(done)
-            started = time.monotonic()
-            due_s = self._order.chunk * self._pixel_frames if index == 0 else self._num_frames(done + size)
-            due_s -= 0 if index == 0 else self._num_frames(first)
-            steps = self._steps(due_s, started - due_from, size)
-            chunk = self._made(part, done, size, steps, wants_stop)
-            chunk = replace(chunk, seconds=time.monotonic() - started)
+            began, due = time.monotonic(), self._num_frames(done) - self._num_frames(first)
+            steps = self._steps(index, size, frames, lead_frames=due, passed_s=ended - due_from)
+            chunk, at = self._made(part, done, size, steps, wants_stop), done - part.offset
+            fixed_s, seconds, ended = began - ended, time.monotonic() - ended, time.monotonic()
+            chunk = replace(chunk, seconds=seconds)
             if self._ranks.index == 0:
                 save_chunk(media, index, chunk)
             if index == 0:  # nobody can show a frame before the first one is there
-                due_from, first = time.monotonic(), done + chunk.own_frames
+                due_from, first = ended, done + chunk.own_frames
             index, done = index + 1, done + chunk.own_frames
             yield done, self._total
-            if done < self._total and self._must_shrink(chunk, size, frames):
-                part = self._smaller(part, done)
+            if done < self._total:  # only now: whoever waits for the chunk has it already
+                self._remember(part, chunk.x[:, :, int(chunk.restarts) :], at)
+                if self._must_shrink(chunk, size, frames, None if index == 1 else fixed_s):
+                    part = self._smaller(part, done)
 
-    def _steps(self, due_frames: int, passed_s: float, size: int) -> int:
+    def _steps(self, index: int, size: int, num_frames: int, *, lead_frames: int, passed_s: float) -> int:
+        """Of the next chunk. The clip's first one, a single picture, has a smaller share of them: all wait for it."""
+        most = self._order.num_steps
+        if index == 0:
+            most = min(most, max(_FIRST_LEAST, math.ceil(most * _FIRST_SHARE)))
+            num_frames = self._order.chunk * self._pixel_frames
         if self._pacer is None:
-            return self._order.num_steps
-        left_s = due_frames * self._pacer.target_s - passed_s
-        return self._ranks.agreed_number(self._pacer.steps(num_latents=size, left_s=left_s))
+            return most
+        lead_s = 0.0 if index == 0 else lead_frames * self._pacer.target_s - passed_s
+        steps = self._pacer.steps(num_latents=size, num_frames=num_frames, lead_s=lead_s)
+        return self._ranks.agreed_number(min(most, steps))
 
-    def _must_shrink(self, chunk: Chunk, size: int, num_frames: int) -> bool:
+    def _must_shrink(self, chunk: Chunk, size: int, num_frames: int, fixed_s: float | None) -> bool:
         if self._pacer is None or not chunk.num_steps:
             return False
-        self._pacer.measured(num_latents=size, num_steps=chunk.num_steps, seconds=chunk.seconds, fixed_s=self._fixed_s)
+        self._pacer.measured(num_latents=size, num_steps=chunk.num_steps, seconds=chunk.seconds, fixed_s=fixed_s)
         return bool(self._ranks.agreed_number(self._pacer.too_large(num_latents=size, num_frames=num_frames)))
 
     # --- one chunk -------------------------------------------------------------------------------------------------
@@ -120,7 +131,6 @@ class Roller:
         start = done - part.offset
         given, part.given = part.given, None
         if start == 0 and given is not None:  # the clip begins with a picture: nothing to sample
-            self._remember(part, given, 0)
             return Chunk(x=given, num_steps=0, seconds=0.0)
 
         def velocity(x: Tensor, t: Tensor, frame: int) -> Tensor:
@@ -136,7 +146,7 @@ class Roller:
         times = sampling_times(steps, shift=self._pipeline.preset.shift)
         noise = part.noise[:, :, done : done + size]
         [x] = roll_out(
-            [noise], velocity, lambda x, frame: self._remember(part, x, frame), lambda _: times, start_frame=start,
+            [noise], velocity, lambda x, frame: None, lambda _: times, start_frame=start,
             sampler=self._job.generation.sampler,
         )  # fmt: skip
         if given is not None:
@@ -149,7 +159,6 @@ class Roller:
 
     def _remember(self, part: _Part, x: Latents, frame: int) -> None:
         """One more evaluation, of the clean chunk, adds its keys and values."""
-        started = time.monotonic()
         for branch, memory in enumerate(part.memories):
             for layer in memory:
                 layer.remember = True
@@ -157,7 +166,6 @@ class Roller:
             for layer in memory:
                 layer.remember = False
         part.recent = [*part.recent, x][-_RECENT:]
-        self._fixed_s = time.monotonic() - started
 
     def _chunk_size(self, done: int) -> int:
         """Latent frames of the next chunk; the first one is short, so that the first picture comes soonest."""

@@ -13,7 +13,7 @@ from kling.model.controls import Controls
 from kling.model.vae import VideoVAE
 from kling.pipeline import Generation, Job, Pipeline
 from kling.scene.direct import direct, film
-from kling.scene.plan import ScenePlan
+from kling.scene.plan import ScenePlan, SceneTrack
 from kling.shapes import Latents
 
 from .media import Media
@@ -21,35 +21,38 @@ from .orders import Order
 from .pictures import pixels
 
 
-def plan_of(order: Order) -> ScenePlan | None:
+def decided(order: Order) -> tuple[ScenePlan | None, SceneTrack | None]:
     """The caller's plan, else the one read from the prompt, seen by the camera that was asked for; None: text alone.
+    And how everything moves in it, where that was found on the way.
 
     Raises:
         KlingError: the plan cannot be simulated.
     """
     if not order.use_plan:
-        return None
-    aspect, moves = order.width_px / order.height_px, [_move(move) for move in order.moves]
+        return None, None
+    track, aspect, moves = None, order.width_px / order.height_px, [_move(move) for move in order.moves]
     duration_s, fps, auto = order.duration_s, float(order.fps), order.auto_camera
     if order.plan is not None:
         plan = ScenePlan.model_validate(order.plan).model_copy(update={"duration_s": duration_s, "fps": fps})
     elif order.understanding or moves:
         said = order.prompt if order.understanding else "A static camera."  # a scene without things, to be filmed
-        plan = direct(
+        made = direct(
             said, seed=order.seed, duration_s=duration_s, fps=fps, aspect=aspect, auto_camera=order.auto_camera
-        ).plan
+        )
+        plan, track = made.plan, made.track
         auto = False  # chosen already, unless the prompt names a move
     else:
-        return None
+        return None, None
     if moves or auto:
-        plan = film(plan, moves or None, aspect=aspect)
-    return plan
+        plan, track = film(plan, moves or None, aspect=aspect), None
+    return plan, track
 
 
 def prepared(pipeline: Pipeline, order: Order, media: Media) -> Job:
     """`Pipeline.prepare` for an order, with its pictures."""
     try:
-        job = pipeline.prepare(_generation(order, plan_of(order)))
+        plan, track = decided(order)
+        job = pipeline.prepare(_generation(order, plan), track)
     except KlingError:
         raise
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:

@@ -23,7 +23,8 @@ from .media import Media
 from .tasks import TaskStore
 from .views import task_view
 
-_POLL_S = 0.04
+_POLL_S = 0.015  # for the next frames' file
+_LOOK_EVERY_S = 0.06  # at the row, while there are none
 HEARTBEAT_S = 10.0
 MEDIA_TYPES = {
     "mp4": "video/mp4",
@@ -35,13 +36,17 @@ MEDIA_TYPES = {
 
 async def live_frames(store: TaskStore, state: str, task_id: str) -> AsyncIterator[Frames]:
     """Chunks of frames (f h w 3) in order, each as soon as it is in storage; ends with the task, however it ends."""
-    media, index, sent = Media(state, task_id), 0, 0
+    media, index, sent, looked_at = Media(state, task_id), 0, 0, 0.0
     while True:
         chunk = await asyncio.to_thread(media.load_frames, index)
         if chunk is not None:
             yield chunk
             index, sent = index + 1, sent + len(chunk)
             continue
+        if time.monotonic() - looked_at < _LOOK_EVERY_S:
+            await asyncio.sleep(_POLL_S)
+            continue
+        looked_at = time.monotonic()
         row = await asyncio.to_thread(store.get, task_id)
         if row is None or row["state"] in ("failed", "cancelled"):
             return

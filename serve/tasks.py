@@ -204,6 +204,9 @@ class TaskStore:
         """Take the next task: an abandoned one first, then by priority, deadline, fairness between keys, and age."""
         while True:
             now = time.time()
+            with self.reading() as connection:  # most looks find nothing, and take no lock to say so
+                if connection.execute(sa.select(TASKS.c.id).where(_LEASABLE(now)).limit(1)).first() is None:
+                    return None
             with self.engine.begin() as connection:
                 row = connection.execute(_next_task(now)).mappings().first()
                 if row is None:
@@ -239,24 +242,29 @@ class TaskStore:
                         created_at=row["created_at"],
                     )
 
-    def renew(self, claim: Claim, *, lease_s: float = LEASE_S) -> bool:
+    def renew(self, claim: Claim, *, lease_s: float = LEASE_S, reached: dict[str, str | int] | None = None) -> bool:
         """Own the task for another lease; returns whether its owner wants it cancelled.
+
+        Args:
+            reached: ``stage``, ``step`` and ``num_steps``, where they are to be written too.
 
         Raises:
             LostLeaseError: it is no longer this worker's.
         """
         with self.engine.begin() as connection:
-            self._write(connection, claim, lease_until=time.time() + lease_s)
+            self._write(connection, claim, lease_until=time.time() + lease_s, **(reached or {}))
             return bool(connection.execute(sa.select(TASKS.c.cancel).where(TASKS.c.id == claim.id)).scalar())
 
-    def progress(self, claim: Claim, *, stage: str, step: int, num_steps: int) -> None:
-        with self.engine.begin() as connection:
-            self._write(connection, claim, stage=stage, step=step, num_steps=num_steps)
+    def unwanted(self, claim: Claim) -> bool:
+        """Whether to stop working on it, its owner's cancel or another worker's claim: a read, without a lock."""
+        wanted = (TASKS.c.id == claim.id) & (TASKS.c.fence == claim.fence) & ~TASKS.c.cancel
+        with self.reading() as connection:
+            return connection.execute(sa.select(TASKS.c.id).where(wanted)).first() is None
 
-    def complete(self, claim: Claim, result: dict[str, Any]) -> None:
+    def complete(self, claim: Claim, result: dict[str, Any], *, reached: dict[str, str | int] | None = None) -> None:
         with self.engine.begin() as connection:
-            now = time.time()
-            self._write(connection, claim, state="completed", finished_at=now, result=json.dumps(result), stage="")
+            values = {"state": "completed", "finished_at": time.time(), "result": json.dumps(result)}
+            self._write(connection, claim, **{**(reached or {}), **values})
 
     def fail(self, claim: Claim, *, code: str, message: str) -> None:
         with self.engine.begin() as connection:
@@ -302,6 +310,13 @@ class TaskStore:
             connection.execute(
                 TASKS.delete().where((TASKS.c.id == task_id) & TASKS.c.state.in_(("completed", "failed", "cancelled")))
             )
+
+    def ended(self, task_ids: list[str]) -> list[str]:
+        """Those that have ended or are gone."""
+        going = TASKS.c.id.in_(task_ids) & TASKS.c.state.in_(("queued", "running"))
+        with self.reading() as connection:
+            left = set(connection.execute(sa.select(TASKS.c.id).where(going)).scalars())
+        return [task_id for task_id in task_ids if task_id not in left]
 
     # --- the queue as a whole --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ rank 0's word on whether to stop: a cancelled task ends on all of them at the sa
 import datetime as dt
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +32,7 @@ from kling.pipeline import PACKAGED_WEIGHTS, Job, Pipeline, build
 from .latents import load_state, save_state
 from .media import Media
 from .orders import Order
-from .ranks import Event, RankSettings
+from .ranks import TELL_EVERY_S, Event, Measured, RankSettings, release_memory
 from .ranks import Job as Task
 from .realtime import Roller, Stopped
 from .scenes import prepared
@@ -103,12 +104,13 @@ class Denoiser:
         if self._index == 0 and job.plan is not None:
             media.save_plan(job.plan.model_dump_json())
         steps = self._chunks(job, order, media, wants_stop) if order.chunk else self._whole(job, media, wants_stop)
-        step, num_steps, started = 0, 0, time.monotonic()
+        step, num_steps, told, told_at = 0, 0, 0, time.monotonic()
         try:
-            for step, num_steps in steps:
-                now = time.monotonic()
-                yield Event(stage="denoise", step=step, num_steps=num_steps, step_s=now - started)
-                started = time.monotonic()
+            for count, (step, num_steps) in enumerate(steps, start=1):
+                passed_s = time.monotonic() - told_at
+                if passed_s > TELL_EVERY_S or step == num_steps:
+                    yield Event(stage="denoise", step=step, num_steps=num_steps, step_s=passed_s / (count - told))
+                    told, told_at = count, time.monotonic()
         except Stopped:
             yield Event(stage="stopped", step=step, num_steps=num_steps)
             return
@@ -137,20 +139,28 @@ class Denoiser:
         roller = Roller(self._pipeline, self._model, self._ranks, job, texts, order, step_s=step_s)
         yield from roller.run(media, wants_stop)
 
-    def calibrate(self) -> tuple[float, int, int]:
-        """Seconds of one step at the preset's own clip, this process's bytes when idle, and extra bytes at the peak."""
-        clip, idle = self._pipeline.preset.clip, memory_bytes()
+    def calibrate(self) -> Measured:
+        """Time at the preset's own clip, memory there and at four times its area."""
+        clip = self._pipeline.preset.clip
         order = Order(
             prompt="a ball", negative_prompt="", width_px=clip.width_px, height_px=clip.height_px,
             num_frames=clip.num_frames, fps=clip.fps, num_steps=3, guidance=self._pipeline.preset.guidance, seed=0,
         )  # fmt: skip
-        job = prepared(self._pipeline, order, Media(self._settings.state, "none"))
-        forget_peak()
-        times = []
-        for _ in self._pipeline.denoise(job, velocity=self._velocity(job)):
-            times.append(time.monotonic())
-        self._token_step_s = (times[-1] - times[-2]) / self._pipeline.dit.grid(job.noise).num_tokens
-        return times[-1] - times[-2], idle, max(0, memory_bytes(peak=True) - idle)
+        media, times = Media(self._settings.state, "none"), []
+
+        def steps(order: Order) -> int:
+            job = prepared(self._pipeline, order, media)
+            for _ in self._pipeline.denoise(job, velocity=self._velocity(job)):
+                times.append(time.monotonic())
+            return self._pipeline.dit.grid(job.noise).num_tokens
+
+        num_tokens = steps(order)  # and what is loaded at first use is loaded
+        self._token_step_s = (times[-1] - times[-2]) / num_tokens
+        idle, small = memory_bytes(), replace(order, num_steps=1)
+        large = replace(small, width_px=2 * clip.width_px, height_px=2 * clip.height_px)
+        at_small, at_large = (peak_bytes(lambda size=size: steps(size)) for size in (small, large))
+        fixed, each = line((num_tokens, at_small), (4 * num_tokens, at_large))
+        return Measured(seconds=self._token_step_s, idle_bytes=idle, fixed_bytes=fixed, each_bytes=each)
 
     def _branches(self, job: Job) -> list[TextStates]:
         """The texts this rank evaluates: both branches of guidance, or its own half's. The prompt alone without."""
@@ -205,6 +215,21 @@ def memory_bytes(*, peak: bool = False) -> int:
         if line.startswith(label):
             return int(line.split()[1]) * 1024
     raise InternalError("this system does not tell a process's memory", where=label)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """How much more memory this process has at the peak of some work (Linux)."""
+    release_memory()
+    idle = memory_bytes()
+    forget_peak()
+    work()
+    return max(0, memory_bytes(peak=True) - idle)
+
+
+def line(small: tuple[int, int], large: tuple[int, int]) -> tuple[float, float]:
+    """Bytes of nothing, and of each, where so many took so many bytes."""
+    each = max(0.0, (large[1] - small[1]) / (large[0] - small[0]))
+    return max(0.0, small[1] - each * small[0]), each
 
 
 def forget_peak() -> None:

@@ -114,8 +114,9 @@ class Client:
         """`generate` from a whole request."""
         return _parsed(self._send("POST", "/generate", **_posted(request, idempotency_key)), Task)
 
-    def get(self, task_id: str) -> Task:
-        return _parsed(self._send("GET", f"/status/{_id(task_id)}"), Task)
+    def get(self, task_id: str, *, wait_s: float = 0.0) -> Task:
+        """Where a task is; with ``wait_s`` as soon as it has ended, or after so many seconds (30 at most)."""
+        return _parsed(self._send("GET", f"/status/{_id(task_id)}", params=_waiting(wait_s)), Task)
 
     def list(self, *, limit: int = 20, after: str | None = None) -> TaskList:
         return _parsed(self._send("GET", "/tasks", params=_page(limit, after)), TaskList)
@@ -137,21 +138,25 @@ class Client:
     def wait(
         self, task_id: str, *, timeout_s: float | None = None, on_change: Callable[[Task], None] | None = None
     ) -> Task:
-        """Poll until the task ends, however it ends; first often, then at a tenth of the time it should still take.
+        """Ask until the task ends, however it ends: the service answers when it does. Changes before that are seen
+        often at first, then at a tenth of the time it should still take.
 
         Raises:
             ServiceError: not ended after ``timeout_s``. The task goes on; wait again, or cancel it.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        seen = None
+        seen, wait_s = None, 0.0
         while True:
-            task = self.get(task_id)
+            asked_at = time.monotonic()
+            task = self.get(task_id, wait_s=wait_s)
             if on_change is not None and task != seen:
                 on_change(task)
             seen = task
             if task.done:
                 return task
-            self._sleep(_pause(task, deadline))
+            if (left_s := asked_at + wait_s - time.monotonic()) > 0:  # a service that does not wait with us
+                self._sleep(left_s)
+            wait_s = _pause(task, deadline)
 
     def watch(self, task_id: str) -> Iterator[Task]:
         """The task at every change until it ends, pushed by the service. A connection that is lost is made again."""
@@ -237,8 +242,8 @@ class AsyncClient:
     async def submit(self, request: GenerateRequest, *, idempotency_key: str | None = None) -> Task:
         return _parsed(await self._send("POST", "/generate", **_posted(request, idempotency_key)), Task)
 
-    async def get(self, task_id: str) -> Task:
-        return _parsed(await self._send("GET", f"/status/{_id(task_id)}"), Task)
+    async def get(self, task_id: str, *, wait_s: float = 0.0) -> Task:
+        return _parsed(await self._send("GET", f"/status/{_id(task_id)}", params=_waiting(wait_s)), Task)
 
     async def list(self, *, limit: int = 20, after: str | None = None) -> TaskList:
         return _parsed(await self._send("GET", "/tasks", params=_page(limit, after)), TaskList)
@@ -260,15 +265,18 @@ class AsyncClient:
         self, task_id: str, *, timeout_s: float | None = None, on_change: Callable[[Task], None] | None = None
     ) -> Task:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        seen = None
+        seen, wait_s = None, 0.0
         while True:
-            task = await self.get(task_id)
+            asked_at = time.monotonic()
+            task = await self.get(task_id, wait_s=wait_s)
             if on_change is not None and task != seen:
                 on_change(task)
             seen = task
             if task.done:
                 return task
-            await asyncio.sleep(_pause(task, deadline))
+            if (left_s := asked_at + wait_s - time.monotonic()) > 0:  # a service that does not wait with us
+                await asyncio.sleep(left_s)
+            wait_s = _pause(task, deadline)
 
     async def watch(self, task_id: str) -> AsyncIterator[Task]:
         watch = _Watch(policy=self._retry)
@@ -436,6 +444,10 @@ def _pause(task: Task, deadline: float | None) -> float:
     if deadline is not None and time.monotonic() > deadline:
         raise ServiceError("the task has not ended in time", where=task.task_id, fix="Wait again, or cancel it")
     return min(_LAST_POLL_S, max(_FIRST_POLL_S, (task.eta_s or 0.0) / 10))
+
+
+def _waiting(wait_s: float) -> dict[str, float]:
+    return {"wait_s": round(wait_s, 3)} if wait_s > 0 else {}
 
 
 def _page(limit: int, after: str | None) -> dict[str, str | int]:

@@ -94,7 +94,7 @@ def test_what_made_no_video_is_not_paid_for(tmp_path):
     assert failed and half and done
     api.desk.store.fail(failed, code="internal", message="x")
     assert used() == 20.0
-    api.desk.store.progress(half, stage="denoise", step=4, num_steps=16)
+    api.desk.store.renew(half, reached={"stage": "denoise", "step": 4, "num_steps": 16})
     api.desk.store.cancelled(half)
     assert used() == 12.5, "a quarter of it was made"
     api.desk.store.complete(done, {})

@@ -49,7 +49,7 @@ def _work(api: Api, server: uvicorn.Server) -> None:
         media = Media(api.desk.settings.state, claim.id)
         media.save_plan(direct("a red ball rolls", duration_s=2.0).plan.model_dump_json())
         for index in range(17):
-            api.desk.store.progress(claim, stage="denoise", step=index + 1, num_steps=17)
+            api.desk.store.renew(claim, reached={"stage": "denoise", "step": index + 1, "num_steps": 17})
             media.save_frames(index, noise[index : index + 1])
             time.sleep(0.1)
         file = io.BytesIO()

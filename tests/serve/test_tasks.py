@@ -1,5 +1,6 @@
 """The task store's promises, on SQLite and (where its programs are installed) PostgreSQL."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kling.errors import StorageError
+from serve.endings import Endings
 from serve.tasks import MAX_CRASHES, Claim, LostLeaseError, NewTask, TaskStore, new_id
 
 from .conftest import free_port
@@ -82,7 +84,7 @@ def test_a_task_lives_queued_running_completed(store: TaskStore):
     held = claim(store)
     assert (held.id, held.attempt, held.fence) == (task_id, 1, 1)
     assert store.claim("other") is None
-    store.progress(held, stage="denoise", step=3, num_steps=9)
+    store.renew(held, reached={"stage": "denoise", "step": 3, "num_steps": 9})
     assert not store.renew(held)
     store.complete(held, {"num_bytes": 1, "sha256": "x", "num_frames": 1})
     row = store.get(task_id)
@@ -93,6 +95,43 @@ def test_a_task_lives_queued_running_completed(store: TaskStore):
             late()
     store.cancel(task_id)
     assert (store.get(task_id) or {})["state"] == "completed", "an ended task stays as it is"
+
+
+def test_workers_and_waiters_are_told_what_concerns_them(store: TaskStore):
+    ids = [add(store) for _ in range(3)]
+    assert store.ended(ids) == []
+    held = claim(store)
+    assert not store.unwanted(held)
+    store.cancel(held.id)
+    assert store.unwanted(held) and store.renew(held)
+    store.cancelled(held)
+    assert store.ended([*ids, "nobody"]) == [held.id, "nobody"]
+    slow = claim(store, "slow", lease_s=-1)
+    claim(store, "other")
+    assert store.unwanted(slow), "another worker has it"
+
+
+def test_all_who_wait_are_told_by_one_query_at_a_time(store: TaskStore):
+    ids = [add(store) for _ in range(4)]
+    asked = []
+
+    async def scene() -> list[float]:
+        endings, began = Endings(store), time.monotonic()
+        real, store.ended = store.ended, lambda ids: asked.append(sorted(ids)) or real(ids)  # type: ignore[method-assign]
+
+        async def told(task_id: str, seconds: float = 20.0) -> float:
+            await endings.wait(task_id, seconds)
+            return time.monotonic() - began
+
+        waiting = [asyncio.create_task(told(task_id)) for task_id in [*ids, ids[0]]]
+        late = await told(ids[1], 0.2)
+        assert late >= 0.2 and not any(task.done() for task in waiting)
+        for task_id in ids:
+            store.cancel(task_id)
+        return await asyncio.gather(*waiting)
+
+    assert max(asyncio.run(scene())) < 10
+    assert asked[-1] == sorted(set(ids))
 
 
 def test_an_abandoned_task_goes_to_another_and_the_first_is_shut_out(store: TaskStore):

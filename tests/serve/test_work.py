@@ -4,6 +4,7 @@ import json
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as processes
@@ -133,6 +134,12 @@ def test_a_stopped_roll_out_goes_on_to_the_same_chunks(shop: Workshop):
     assert made.num_frames == 17 and [p["num_frames"] for p in made.pace] == [1, 4, 4, 4, 4]
 
 
+def test_the_first_picture_is_waited_for_half_as_long(shop: Workshop):
+    wanted = order(chunk=1, num_steps=12, num_frames=9)
+    shop.latents("soon", wanted)
+    assert [chunk.num_steps for chunk in shop.chunks("soon")] == [6, 12, 12]
+
+
 def test_a_pace_that_cannot_be_held_makes_the_rest_smaller(shop: Workshop):
     wanted = order(chunk=1, width_px=128, height_px=128, num_steps=6, target_ms_per_frame=1.0)
     list(shop.rank.run(Job(task_id="hurry", attempt=1, order=wanted), lambda: False))
@@ -144,16 +151,36 @@ def test_a_pace_that_cannot_be_held_makes_the_rest_smaller(shop: Workshop):
 
 
 def test_a_pacer_uses_what_time_there_is():
-    pacer = Pacer(target_s=0.1, most_steps=16, step_s=0.02)
-    assert pacer.steps(num_latents=1, left_s=10.0) == 16
-    assert pacer.steps(num_latents=1, left_s=0.2) == 9 and pacer.steps(num_latents=2, left_s=0.2) == 4
-    assert pacer.steps(num_latents=1, left_s=-1.0) == MIN_STEPS
+    pacer = Pacer(target_s=0.1, most_steps=16, predicted_s=0.02)
+    assert pacer.steps(num_latents=1, num_frames=100) == 16
+    assert pacer.steps(num_latents=1, num_frames=2) == 8 and pacer.steps(num_latents=2, num_frames=2) == 3
+    assert pacer.steps(num_latents=1, num_frames=2, lead_s=0.12) == 9, "a lead is spent bit by bit"
+    assert pacer.steps(num_latents=1, num_frames=2, lead_s=-0.12) == 6, "a lag is made good sooner"
+    assert pacer.steps(num_latents=1, num_frames=4, lead_s=-3.0) == MIN_STEPS
     for _ in range(6):  # the machine becomes ten times slower
         pacer.measured(num_latents=1, num_steps=4, seconds=0.8 + 0.05, fixed_s=0.05)
     assert pacer.step_s == pytest.approx(0.2, rel=0.05) and pacer.fixed_s == pytest.approx(0.05, rel=0.05)
     assert [pacer.too_large(num_latents=1, num_frames=4) for _ in range(2)] == [False, True]
     pacer.resized(0.25)
     assert not pacer.too_large(num_latents=1, num_frames=4)
+
+
+def test_a_pacer_is_steady_where_the_machine_is_not():
+    """Chunks that take what they take, half of them with hiccups: the steps hardly change, and the pace is held."""
+    noise = np.random.default_rng(1)
+    pacer = Pacer(target_s=0.1, most_steps=30, predicted_s=0.05)
+    clock, chosen, lateness = 0.0, [], []
+    for index in range(60):
+        due = 0.4 * index
+        steps = pacer.steps(num_latents=1, num_frames=4, lead_s=due - clock)
+        took = (0.02 * steps + 0.03) * noise.choice([0.8, 1.0, 1.0, 1.6])
+        pacer.measured(num_latents=1, num_steps=steps, seconds=took, fixed_s=0.03)
+        clock += took
+        chosen.append(steps)
+        lateness.append(clock - due - 0.4)
+    assert abs(clock / (60 * 0.4) - 1) < 0.1, "the pace is held"
+    assert max(lateness[10:]) < 0.4, "never a whole chunk late"
+    assert np.std(chosen[10:]) < 0.2 * np.mean(chosen[10:])
 
 
 def test_admission_chooses_a_size_that_holds_the_pace():
