@@ -92,7 +92,8 @@ def _run(chunks: list[Chunk], start: int, whole: Phrase) -> list[Phrase]:
             continue
         if chunk.kind != "np" or phrase is None or phrase.among is not None:
             break
-        kin = phrase.kind == "elliptic" or (phrase.kind == "object" and phrase.head == whole.head)
+        named = phrase.kind == "object" and phrase.head == whole.head and chunks[start].kind == "colon"
+        kin = phrase.kind == "elliptic" or named  # "three balls, a red ball and two cubes" is a longer list
         if not kin or phrase.determiner in ("the", "all") or not (phrase.attributes or phrase.place):
             break
         if sum(p.count or 1 for p in run) == whole.count:
