@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": ("kling.sample:command", "make a video in this process, without a service"),
     "inspect": ("kling.model.inspect:command", "parameters, tokens, FLOPs and memory of a preset"),
     "import-weights": ("kling.model.import_weights:command", "start from Wan 2.1/2.2 weights in a folder"),
+    "export-weights": ("kling.model.export_weights:command", "our transformer as a diffusers folder"),
     "scene": ("kling.scene.command:command", "what a prompt is understood as, before anything is drawn"),
     "bench": ("kling.bench.command:command", "score this library or services on fixed prompts, from pixels"),
     "demo": ("kling.demo:command", "the whole loop on this machine"),

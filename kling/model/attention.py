@@ -18,6 +18,7 @@ from kling.errors import InternalError
 
 Heads = Float[Tensor, "b l n d"]
 Span = tuple[int, int, int, int]  # query frames [first, last) and the key frames [low, high) they see
+_FULL_QUERIES = 768  # from so many on, torch's attention kernel for CPUs takes its largest, fastest blocks of queries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,9 @@ def attend(q: Heads, k: Heads, v: Heads, reach: Reach, memory: Memory | None = N
 
 def attend_spans(q: Heads, k: Tensor, v: Tensor, spans: Sequence[Span], size: int) -> Heads:
     """Attention block by block: spans as `visible_spans` gives them, ``size`` tokens a frame. k, v: b l_k n d."""
+    fused = not torch.compiler.is_compiling() and torch.backends.cuda.flash_sdp_enabled()  # the flag is the CPU's too
+    if fused and q.device.type == "cpu" and not torch.is_grad_enabled():
+        return _attend_groups(q, k, v, spans, size)
     parts = []
     queries = q.split([(last - first) * size for first, last, _, _ in spans], dim=1)
     for query, (_, _, low, high) in zip(queries, spans, strict=True):
@@ -151,6 +155,43 @@ def attend_spans(q: Heads, k: Tensor, v: Tensor, spans: Sequence[Span], size: in
         seen_v, v = _Take.apply(v, low * size, high * size)
         parts.append(softmax_attention(query, seen_k, seen_v))
     return torch.cat(parts, dim=1)
+
+
+def _attend_groups(q: Heads, k: Tensor, v: Tensor, spans: Sequence[Span], size: int) -> Heads:
+    """`attend_spans` without gradients on a CPU, fast for small frames too. What neighbouring spans all see is computed
+    for all of them at once, the rest span by span; the parts are joined by the logarithms of their softmax's sums
+    (Dao et al., arXiv:2205.14135, section 3.1), which the public function does not return."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # b n l d
+    parts = []
+    for group in _groups(spans, size):
+        low, high = max(span[2] for span in group), min(span[3] for span in group)
+        begin, end = group[0][0] * size, group[-1][1] * size
+        y, total = kernel(q[:, :, begin:end], k[:, :, low * size : high * size], v[:, :, low * size : high * size])
+        for first, last, left, right in group:
+            mine = slice(first * size - begin, last * size - begin)
+            for start, stop in ((left, low), (high, right)):
+                if start < stop:
+                    keys = slice(start * size, stop * size)
+                    other, other_total = kernel(q[:, :, first * size : last * size], k[:, :, keys], v[:, :, keys])
+                    share = torch.sigmoid(other_total - total[:, :, mine])  # b n l
+                    y[:, :, mine].lerp_(other, share[..., None])
+                    torch.logaddexp(total[:, :, mine], other_total, out=total[:, :, mine])
+        parts.append(y)  # b n l d
+    return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+def _groups(spans: Sequence[Span], size: int) -> list[list[Span]]:
+    """Neighbouring spans together until they fill the kernel's blocks, as long as there are frames that all see."""
+    groups: list[list[Span]] = []
+    for span in spans:
+        group = groups[-1] if groups else []
+        few = bool(group) and (group[-1][1] - group[0][0]) * size < _FULL_QUERIES
+        if few and max(span[2], *(s[2] for s in group)) < min(span[3], *(s[3] for s in group)):
+            group.append(span)
+        else:
+            groups.append([span])
+    return groups
 
 
 class _Take(torch.autograd.Function):

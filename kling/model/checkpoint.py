@@ -13,7 +13,7 @@ import json
 import re
 import struct
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from kling.errors import CheckpointError, InputError
 
 CARD = "kling.json"
 _FORMAT = 1
-_SHARD_BYTES = 2 * 2**30  # a shard is in memory once more while it is written
+SHARD_BYTES = 2 * 2**30  # a shard is in memory once more while it is written
 _MAX_HEADER_BYTES = 100 * 2**20
 # Sizes that change what a forward pass does but not what the weights are: a run may set them.
 _FREE = {"window", "object_slots", "max_tokens"}
@@ -76,6 +76,25 @@ class TensorEntry:
     shape: tuple[int, ...]
     start: int
     stop: int
+
+
+class Stored(Mapping[str, Tensor]):
+    """The tensors of a component's safetensors files, read when asked for; keys may be renamed."""
+
+    def __init__(self, folder: str, entries: dict[str, TensorEntry]):
+        self.folder, self.entries = folder, entries
+
+    def __getitem__(self, key: str) -> Tensor:
+        return read_tensor(key, self.entries[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: entry.shape for key, entry in self.entries.items()}
 
 
 def read_card(uri: str) -> Card:
@@ -145,7 +164,7 @@ def write_part(
     config: dict[str, object],
     note: str = "",
     dtype: torch.dtype | None = None,
-    shard_bytes: int = _SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """`save_part` for tensors that come one by one: one shard at a time is held."""
     old = read_card(uri) if storage.exists(storage.join(uri, CARD)) else Card(preset=preset)
@@ -154,10 +173,10 @@ def write_part(
         stem = f"{name}-{uuid.uuid4().hex[:8]}"
     files: list[File] = []
     try:
-        for shard in _shards(tensors, dtype, shard_bytes):
+        for shard in shards(tensors, dtype, shard_bytes):
             many = files or shard.more
             file = f"{stem}-{len(files) + 1:05}.safetensors" if many else f"{stem}.safetensors"
-            files.append(_write(uri, file, shard.tensors))
+            files.append(write_file(uri, file, shard.tensors))
     except BaseException:  # nothing half-written stays behind
         _remove(uri, files)
         raise
@@ -191,7 +210,7 @@ def load_part(uri: str, name: str, module: nn.Module) -> Part:
 
     def read() -> Iterator[tuple[str, Tensor]]:
         for file in part.files:
-            yield from _read_file(storage.join(uri, file.name), file)
+            yield from read_file(storage.join(uri, file.name), file)
 
     if any(t.is_meta for t in slots.values()):
         fill(module, {key: t.to(slots[key].dtype) for key, t in read()})
@@ -299,7 +318,7 @@ def read_tensor(key: str, entry: TensorEntry, digest: Any = None) -> Tensor:
     return value
 
 
-def _read_file(uri: str, file: File) -> Iterator[tuple[str, Tensor]]:
+def read_file(uri: str, file: File) -> Iterator[tuple[str, Tensor]]:
     """Tensors of a file in their order, then the check of the file's sum: use none before the end is reached."""
     entries = read_header(uri)
     fs, path = storage.resolve(uri)
@@ -311,30 +330,33 @@ def _read_file(uri: str, file: File) -> Iterator[tuple[str, Tensor]]:
         raise CheckpointError("the file is not the one that was saved (sha256 differs)", where=uri)
 
 
-def _write(uri: str, name: str, tensors: dict[str, Tensor]) -> File:
+def write_file(uri: str, name: str, tensors: dict[str, Tensor]) -> File:
+    """One safetensors file."""
     data = save({key: t.contiguous() for key, t in tensors.items()})
     storage.write_bytes(storage.join(uri, name), data)
     return File(name=name, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shard:
+class Shard:
+    """What goes into one file."""
+
     tensors: dict[str, Tensor]
     more: bool  # another one follows
 
 
-def _shards(tensors: Iterator[tuple[str, Tensor]], dtype: torch.dtype | None, most_bytes: int) -> Iterator[_Shard]:
+def shards(tensors: Iterator[tuple[str, Tensor]], dtype: torch.dtype | None, most_bytes: int) -> Iterator[Shard]:
     """Tensors gathered to files of at most ``most_bytes`` (more only where one tensor is larger)."""
     held: dict[str, Tensor] = {}
     size = 0
     for key, value in tensors:
         value = _finite(key, value, dtype)
         if held and size + value.nbytes > most_bytes:
-            yield _Shard(tensors=held, more=True)
+            yield Shard(tensors=held, more=True)
             held, size = {}, 0
         held[key] = value
         size += value.nbytes
-    yield _Shard(tensors=held, more=False)
+    yield Shard(tensors=held, more=False)
 
 
 def _remove(uri: str, files: Iterable[File]) -> None:

@@ -29,6 +29,7 @@ from kling.model.rope import rope_table, rotate
 from kling.shapes import Latents, Tokens
 
 _TIME_SCALE = 1000.0  # Wan counts diffusion time in thousandths
+RUN_TOKENS = 1024  # done at a time where no gradient is kept: fits a CPU's cache, and fills a GPU with a wide model
 _LEAST_TIME = 0.2  # where clean latents are predicted: below, the loss would be 1/t^2 of their error, and little else
 
 
@@ -121,7 +122,7 @@ class DiT(nn.Module):
                 context.text_mask,
                 context.image[i] if context.image else None,
             )  # b f s d
-        shift, scale = (self.out_modulation[:, None, None, None] + t).unbind(0)  # b f|1 1 d
+        shift, scale = (self.out_modulation.view(2, 1, 1, 1, -1) + t).unbind(0)  # b f|1 1 d
         x = _modulate(x, shift, scale, self.config.eps)  # b f s d
         out = self._unpatch(self.patch_out(x), grid)  # b c f h w
         return out if self.config.predicts == "velocity" else self._velocity(latents, out, time)
@@ -196,7 +197,7 @@ class Block(nn.Module):
         self.attention = SelfAttention(config)
         self.cross_norm = nn.LayerNorm(d, config.eps)
         self.cross = CrossAttention(config)
-        self.mlp = nn.Sequential(nn.Linear(d, config.mlp_dim), Gelu(), nn.Linear(config.mlp_dim, d))
+        self.mlp = MLP(nn.Linear(d, config.mlp_dim), Gelu(), nn.Linear(config.mlp_dim, d))
 
     def forward(self, x, modulation, table, reach, attend, memory, text, text_mask, image):
         """x: b f s d; modulation: 6 b f|1 1 d; text, image: keys and values of this block."""
@@ -222,15 +223,20 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(d, d)
 
     def forward(self, x: Tensor, table: Tensor, reach: Reach, attend: Attend, memory: Memory | None) -> Tensor:
-        qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, -1))  # b l 3 d
-        q, k = self._turned(qkv[:, :, :2], table).type_as(qkv).chunk(2, dim=2)  # b l n e
-        y = attend(q, k, _heads(qkv[:, :, 2], self.num_heads), reach, memory)  # b l n e
+        qkv = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.num_heads, -1))  # b l 3 n e
+        q, k = self._turned(qkv[:, :, :2], table).unbind(2)  # b l n e
+        y = attend(q, k, qkv[:, :, 2], reach, memory)  # b l n e
         return self.out(y.flatten(2)).view(x.shape)  # b f s d
 
     def _turned(self, qk: Tensor, table: Tensor) -> Tensor:
-        """Queries and keys normalised and rotated, both at once, in fp32: b l 2 d -> b l 2n e."""
-        weight = torch.stack((self.q_norm.weight, self.k_norm.weight))  # 2 d
-        return rotate(_heads(_rms_norm(qk, weight, self.eps).flatten(2), 2 * self.num_heads), table)
+        """Queries and keys normalised and rotated, both at once, in fp32: b l 2 n e. A long clip's in their own place,
+        run by run, where no gradient is kept."""
+        weight = torch.stack((self.q_norm.weight, self.k_norm.weight)).view(2, self.num_heads, -1)  # 2 n e
+        if _at_once(qk.shape[1]):
+            return rotate(_rms_norm(qk, weight, self.eps, dims=2), table).type_as(qk)
+        for part, turns in zip(qk.split(RUN_TOKENS, dim=1), table.split(RUN_TOKENS), strict=True):
+            part.copy_(rotate(_rms_norm(part, weight, self.eps, dims=2), turns))
+        return qk
 
 
 class CrossAttention(nn.Module):
@@ -299,15 +305,25 @@ class ImageEmbedding(nn.Module):
         return self.net(image)  # b i d
 
 
+class MLP(nn.Sequential):
+    """Token by token, so that where no gradient is kept the hidden layer, the widest of all, is never held whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, -2)  # (b f s) d
+        if _at_once(len(tokens)):
+            return super().forward(x)
+        return torch.cat([super(MLP, self).forward(part) for part in tokens.split(RUN_TOKENS)]).view(x.shape)
+
+
 class Gelu(nn.Module):
     """GELU with tanh. In fp32 without gradients as x sigmoid(2u): the same, in half the time of torch's own on CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32 or (torch.is_grad_enabled() and x.requires_grad):
             return F.gelu(x, approximate="tanh")
-        rate = 2 * math.sqrt(2 / math.pi)
         u = x * x
-        return u.mul_(rate * 0.044715).add_(rate).mul_(x).sigmoid_().mul_(x)  # u = rate (x + 0.044715 x^3)
+        torch.addcmul(x, u, x, value=0.044715, out=u)  # x + 0.044715 x^3
+        return u.mul_(2 * math.sqrt(2 / math.pi)).sigmoid_().mul_(x)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -318,10 +334,16 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     return torch.addcmul(shift, F.layer_norm(x, (d,), eps=eps), 1 + scale)
 
 
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x weight / sqrt(mean x^2 + eps), at least in fp32. On CPU faster than torch's, which makes several passes."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-    return x * torch.rsqrt(norm * norm / x.shape[-1] + eps) * weight
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, dims: int = 1) -> Tensor:
+    """x weight / sqrt(mean x^2 + eps), the mean over the last axes; at least in fp32. On CPU faster than torch's."""
+    over = tuple(range(-dims, 0))
+    norm = torch.linalg.vector_norm(x, dim=over, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x * torch.rsqrt(norm * norm / weight.shape[-dims:].numel() + eps) * weight
+
+
+def _at_once(num_tokens: int) -> bool:
+    """Whether this many tokens are done together; else in runs, which a compiler would unroll."""
+    return num_tokens <= RUN_TOKENS or torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:

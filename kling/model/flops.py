@@ -12,6 +12,7 @@ from kling.errors import ConfigError
 from kling.model.attention import Grid, Reach, visible_spans
 from kling.model.config import DiTConfig
 from kling.model.controls import OBJECT_MAPS
+from kling.model.dit import RUN_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +119,30 @@ def training_state_bytes(config: DiTConfig, *, zero_stage: int = 0, ranks: int =
 
 
 def context_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
-    """Text of every block, kept while a clip is denoised: normalised keys, and the product that holds the values."""
-    return 3 * config.num_layers * work.batch * work.text_tokens * config.width * number_bytes
+    """What `DiT.prepare` makes and a clip keeps while it is denoised: text of every block (normalised keys, and the
+    product that holds the values), and the control tokens."""
+    text = 3 * config.num_layers * work.text_tokens * config.width
+    control = work.grid.num_tokens * config.control_width if work.controls else 0
+    return work.batch * (text + control) * number_bytes
 
 
 def step_activation_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
     """Largest sum of activations alive at once in a sampling step, the context not counted.
 
-    That is inside the MLP: the block's input, the stream of tokens, its modulated copy, the attention.s result, and
-    the hidden layer before and after GELU; with a narrow MLP, it is in self-attention.
+    A long clip has it in self-attention: the block's input, its modulated copy, queries, keys and values, the result
+    before and after its projection; what is done in runs of tokens adds a run's. A short one, whose tokens are done at
+    once, has it inside the MLP (the block's input, the stream of tokens, its modulated copy, attention's result, and
+    the hidden layer before and after GELU), or with a narrow MLP where queries and keys are normalised, in fp32.
     """
-    d, m = config.width, config.mlp_dim
-    control = config.control_width if work.controls else 0
-    return work.batch * work.grid.num_tokens * (max(4 * d + 2 * m, 9 * d) + control) * number_bytes
+    d, m, tokens = config.width, config.mlp_dim, work.batch * work.grid.num_tokens
+    run = min(tokens, work.batch * RUN_TOKENS)
+    turned = 4 * max(4, number_bytes) // number_bytes  # normalised without and with weights, or rotated
+    if work.grid.num_tokens > RUN_TOKENS:
+        attention = max(7 * tokens, 5 * tokens + turned * run) * d
+    else:
+        attention = (5 + turned) * tokens * d
+    mlp = max(6 * tokens * d, 5 * tokens * d + 2 * RUN_TOKENS * m) if tokens > RUN_TOKENS else (4 * d + 2 * m) * tokens
+    return max(attention, mlp) * number_bytes
 
 
 def training_activation_bytes(
@@ -141,17 +153,22 @@ def training_activation_bytes(
     A block keeps 22 vectors of the token width and two of the MLP's (one more with a window, whose pieces are joined):
     attention 12 (its input, normalised, modulated, qkv 3, q and k normalised 2 and rotated 2, result, projected),
     cross-attention 6, MLP 4 + 2 hidden ones; and 4 of each text token. Backward begins with 2 and a hidden one on top.
-    One clip alone is normalised and modulated in one pass, and keeps 2 less.
+    One clip alone is normalised and modulated in one pass, and keeps 2 less. Below fp32, normalised queries and keys
+    are fp32 still. Controls keep three tokens of their width for each object slot, and three of all together.
     With ``recompute`` each block keeps its input and the text's keys and values, and one block at a time the rest.
     """
     d, m, tokens, text = config.width, config.mlp_dim, work.batch * work.grid.num_tokens, work.batch * work.text_tokens
     windowed = len(visible_spans(Reach(grid=work.grid, window=config.window, chunk=work.chunk))) > 1
-    vectors = 22 + windowed - 2 * (work.batch == 1)
+    vectors = 20 + 2 * max(4, number_bytes) // number_bytes + windowed - 2 * (work.batch == 1)
     block = tokens * (vectors * d + 2 * m)
     blocks = config.num_layers * tokens * d + block if recompute else config.num_layers * block
     ends = tokens * (3 * d + 2 * math.prod(config.patch) * (config.in_channels + config.out_channels))
     texts = text * (4 * config.num_layers + 3) * d
-    return (blocks + ends + texts + tokens * (2 * d + m)) * number_bytes
+    controls = 0
+    if work.controls:
+        k, c, cells = config.object_slots, config.control_width, math.prod(config.patch)
+        controls = tokens * (3 * (k + 1) * c + (6 + 2 + k * OBJECT_MAPS) * cells)
+    return (blocks + ends + texts + controls + tokens * (2 * d + m)) * number_bytes
 
 
 def control_activation_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:

@@ -1,14 +1,14 @@
 """`kling import-weights DIR --preset P --out URI`: start from Wan 2.1/2.2 weights in diffusers' folder layout.
 
 Read: transformer/, vae/, text_encoder/ and tokenizer/ of Wan 2.1 text-to-video (1.3B, 14B), image-to-video and
-first-last-frame (14B), and Wan 2.2 TI2V-5B. Not read: Wan 2.2 A14B, which is two transformers.
+first-last-frame (14B), and Wan 2.2 TI2V-5B. Wan 2.2 A14B is two transformers, for high and for low noise: one of them.
 
 A preset with fewer blocks of the same shape (12b from Wan-14B) takes blocks evenly spread over the source, the first
 and the last included; which ones is recorded in kling.json. Tensors pass through one by one: the peak is one shard.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from kling import storage
 from kling.errors import CheckpointError, ConfigError, InputError
-from kling.model.checkpoint import TensorEntry, check_names, read_header, read_tensor, tensor_slots, write_part
+from kling.model.checkpoint import Stored, TensorEntry, check_names, read_header, tensor_slots, write_part
 from kling.model.config import DiTConfig, TextConfig, VAEConfig
 from kling.model.controls import ControlLayers
 from kling.model.dit import DiT, initialise
@@ -28,6 +28,7 @@ from kling.model.wan import from_wan, to_wan, wan_sources
 from kling.presets import Preset, get_preset
 
 PartName = Literal["dit", "vae", "text"]
+Expert = Literal["high", "low"]  # noise
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # In published image-to-video files, used by no model (diffusers ignores them too).
 _UNUSED = "norm_added_q"
@@ -41,6 +42,7 @@ class _Arguments:
     preset: str
     out: str  # weights folder to write: any storage URI
     vae_from: str | None = None  # another such folder to take vae/ from (12b: a Wan 2.2 TI2V-5B folder)
+    expert: Expert | None = None  # which of Wan 2.2 A14B's two transformers
     parts: tuple[PartName, ...] = ("dit", "vae", "text")
     dtype: Literal["as-is", "float32", "bfloat16", "float16"] = "as-is"  # on disk
 
@@ -53,6 +55,7 @@ def command(argv: list[str]) -> None:
         get_preset(given.preset),
         given.out,
         vae_from=given.vae_from,
+        expert=given.expert,
         parts=given.parts,
         dtype=_DTYPES.get(given.dtype),
     )
@@ -66,17 +69,19 @@ def import_folder(
     out: str,
     *,
     vae_from: str | None = None,
+    expert: Expert | None = None,
     parts: tuple[PartName, ...] = ("dit", "vae", "text"),
     dtype: torch.dtype | None = None,
 ) -> dict[str, str]:
     """Write a weights folder from a diffusers folder; returns each part's note.
 
     Raises:
-        CheckpointError: another model than the preset, two transformers, missing, truncated, pickled or unknown
-            tensors, values that are not finite. Names and shapes of all parts are checked before anything is written.
+        CheckpointError: another model than the preset, two transformers and none chosen; missing, truncated, pickled
+            or unknown tensors, values that are not finite. Names and shapes of all parts are checked before anything
+            is written.
     """
     sources = {
-        "dit": lambda: _dit(folder, preset.dit),
+        "dit": lambda: _dit(folder, preset.dit, expert),
         "vae": lambda: _vae(vae_from or folder, preset.vae),
         "text": lambda: _text(folder, preset.text),
     }
@@ -93,30 +98,11 @@ def import_folder(
     return {name: part.note for name, part in made.items()}
 
 
-class _Stored(Mapping[str, Tensor]):
-    """The tensors of a component's safetensors files, read when asked for; keys may be renamed."""
-
-    def __init__(self, folder: str, entries: dict[str, TensorEntry]):
-        self.folder, self.entries = folder, entries
-
-    def __getitem__(self, key: str) -> Tensor:
-        return read_tensor(key, self.entries[key])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {key: entry.shape for key, entry in self.entries.items()}
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Import:
     config: DiTConfig | VAEConfig | TextConfig
     note: str
-    stored: _Stored
+    stored: Stored
     fresh: dict[str, Tensor]  # what the source lacks
     dit: DiTConfig | None = None  # sizes of the source's transformer; None: another part
 
@@ -128,14 +114,15 @@ class _Import:
         yield from self.fresh.items()
 
 
-def _dit(folder: str, wanted: DiTConfig) -> _Import:
-    if storage.exists(storage.join(folder, "transformer_2")):
+def _dit(folder: str, wanted: DiTConfig, expert: Expert | None) -> _Import:
+    two = storage.exists(storage.join(folder, "transformer_2"))
+    if two != (expert is not None):
         raise CheckpointError(
-            "two transformers (Wan 2.2 A14B: one for high and one for low noise) are not supported",
+            "two transformers, one for high and one for low noise" if two else "there is one transformer only",
             where=folder,
-            fix="Use Wan 2.1 14B or Wan 2.2 TI2V-5B",
+            fix="Choose one with --expert high or --expert low" if two else "Leave out --expert",
         )
-    place = storage.join(folder, "transformer")
+    place = storage.join(folder, "transformer_2" if expert == "low" else "transformer")
     raw = _config(place, "WanTransformer3DModel")
     if raw.get("qk_norm") != "rms_norm_across_heads" or not raw.get("cross_attn_norm", True):
         raise CheckpointError("a variant of Wan's attention that is not supported", where=place)
@@ -144,7 +131,7 @@ def _dit(folder: str, wanted: DiTConfig) -> _Import:
     config = replace(
         wanted, in_channels=source.in_channels, image_dim=source.image_dim, image_tokens=source.image_tokens
     )
-    note = f"from Wan weights ({folder.rstrip('/').rpartition('/')[2]})"
+    note = f"from Wan weights ({folder.rstrip('/').rpartition('/')[2]}{f', {expert} noise' if expert else ''})"
     fresh = _fresh_controls(config)
     if source.out_channels != wanted.out_channels:  # made for another VAE
         config = replace(wanted, image_dim=source.image_dim, image_tokens=source.image_tokens)
@@ -244,7 +231,7 @@ def _text(folder: str, wanted: TextConfig) -> _Import:
         )
     slots = tensor_slots(net)
     tied = {key for key in net.state_dict() if key not in slots}  # the embedding, under its second name
-    stored = _Stored(place, {key: entry for key, entry in stored.entries.items() if key not in tied})
+    stored = Stored(place, {key: entry for key, entry in stored.entries.items() if key not in tied})
     check_names(place, stored.shapes(), slots)
     return _Import(config=wanted, note=f"from Wan weights ({folder})", stored=stored, fresh={})
 
@@ -256,7 +243,7 @@ def _spread(have: int, want: int) -> list[int]:
     return [round(i * (have - 1) / (want - 1)) for i in range(want)]
 
 
-def _renumbered(stored: _Stored, kept: DiTConfig, blocks: list[int]) -> _Stored:
+def _renumbered(stored: Stored, kept: DiTConfig, blocks: list[int]) -> Stored:
     """Only the kept blocks, counted anew."""
     entries = {}
     for names in wan_sources(kept).values():
@@ -266,10 +253,10 @@ def _renumbered(stored: _Stored, kept: DiTConfig, blocks: list[int]) -> _Stored:
                 entries[name] = stored.entries[f"blocks.{blocks[int(index)]}.{rest}"]
             else:
                 entries[name] = stored.entries[name]
-    return _Stored(stored.folder, entries)
+    return Stored(stored.folder, entries)
 
 
-def _check_wan(place: str, stored: _Stored, source: DiTConfig) -> None:
+def _check_wan(place: str, stored: Stored, source: DiTConfig) -> None:
     """Names and shapes of the whole source transformer, from the headers alone."""
     with torch.device("meta"):
         model = DiT(source)
@@ -323,7 +310,7 @@ def _config(place: str, kind: str) -> dict:
     return raw
 
 
-def _stored(place: str, stem: str) -> _Stored:
+def _stored(place: str, stem: str) -> Stored:
     """The files of a component: one safetensors file, or shards with an index."""
     index = storage.join(place, f"{stem}.safetensors.index.json")
     if storage.exists(index):
@@ -346,7 +333,7 @@ def _stored(place: str, stem: str) -> _Stored:
         entries.update(read_header(storage.join(place, file)))
     if weight_map is not None and entries.keys() != weight_map.keys():
         raise CheckpointError("the shards do not hold the tensors that their index lists", where=index)
-    return _Stored(place, entries)
+    return Stored(place, entries)
 
 
 def _agree(where: str, source, wanted, names: tuple[str, ...], fix: str = "Choose the preset of the same size") -> None:

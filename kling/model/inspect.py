@@ -134,7 +134,7 @@ def inspect(options: Inspect) -> Report:
         generation_flops=_evaluations(options, preset) * step + 2 * flops.prepare_flops(config, work),
         training_flops=flops.training_flops(config, work, recompute=True),
         sampling_bytes=flops.weight_bytes(config)
-        + flops.context_bytes(config, work)
+        + flops.context_bytes(config, share)
         + flops.step_activation_bytes(config, share),
         training_bytes=flops.training_state_bytes(config, zero_stage=options.zero_stage, ranks=options.training_ranks)
         + flops.training_activation_bytes(config, share, recompute=True),

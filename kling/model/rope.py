@@ -20,7 +20,7 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
 
 @torch.compiler.disable  # a compiler sees through the cache, and would make the table anew at every step
 @lru_cache(maxsize=_CACHED_GRIDS)
-def rope_table(grid: Grid, head_dim: int, device: torch.device) -> Float[Tensor, "l 1 half 2"]:
+def rope_table(grid: Grid, head_dim: int, device: torch.device) -> Float[Tensor, "l 1 1 half 2"]:
     """The turn of each token and pair of dimensions, as cosine and sine; made once a grid.
 
     Positions are absolute (``grid.origin`` is added) and have no largest value: a roll-out may go on for ever. Angles
@@ -35,20 +35,20 @@ def rope_table(grid: Grid, head_dim: int, device: torch.device) -> Float[Tensor,
             shape = [1, 1, 1, dim // 2]
             shape[axis] = size
             axes.append(torch.outer(position, rate).view(shape).expand(*sizes, -1))
-        angle = torch.cat(axes, dim=-1).flatten(0, 2).unsqueeze(1)  # l 1 half
+        angle = torch.cat(axes, dim=-1).flatten(0, 2)[:, None, None]  # l 1 1 half
         return torch.stack((angle.cos(), angle.sin()), dim=-1).to(device=device, dtype=torch.float32)
 
 
-def rotate(x: Float[Tensor, "b l n d"], table: Float[Tensor, "l 1 half 2"]) -> Float[Tensor, "b l n d"]:
+def rotate(x: Float[Tensor, "b l two n d"], table: Float[Tensor, "l 1 1 half 2"]) -> Float[Tensor, "b l two n d"]:
     """Turn neighbouring pairs (x0, x1), (x2, x3), ... of each head by the table's angles, in fp32.
 
     One complex product: measured 3 to 30 times faster on CPU than the same with real halves or interleaved stacks. A
     compiler does not know complex numbers, but fuses the real ones.
     """
-    pairs = x.float().unflatten(-1, (-1, 2))  # b l n half 2
+    pairs = x.float().unflatten(-1, (-1, 2))  # b l two n half 2
     if torch.compiler.is_compiling():
-        cos, sin = table.unbind(-1)  # l 1 half
-        left, right = pairs.unbind(-1)  # b l n half
+        cos, sin = table.unbind(-1)  # l 1 1 half
+        left, right = pairs.unbind(-1)  # b l two n half
         turned = torch.stack((left * cos - right * sin, left * sin + right * cos), dim=-1)
     else:
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))

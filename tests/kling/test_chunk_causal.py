@@ -111,4 +111,4 @@ def test_positions_go_on_beyond_any_table():
     near, far = (model(latents, time, text, origin=(at, 0, 0)) for at in (0, 250_000))
     torch.testing.assert_close(near, far, atol=1e-4, rtol=1e-4)
     table = rope_table(Grid(frames=1, height=1, width=1, origin=(250_000, 0, 0)), 12, torch.device("cpu"))
-    assert table[0, 0, 0, 0].item() == pytest.approx(torch.tensor(250_000.0, dtype=torch.float64).cos().item())
+    assert table[0, 0, 0, 0, 0].item() == pytest.approx(torch.tensor(250_000.0, dtype=torch.float64).cos().item())

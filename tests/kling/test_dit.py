@@ -64,6 +64,15 @@ def test_a_batch_gives_what_its_members_give(dit: DiT):
         torch.testing.assert_close(whole[i : i + 1], one, atol=1e-5, rtol=1e-5)
 
 
+def test_a_long_clip_done_in_runs_of_tokens_gives_what_it_gives_at_once(dit: DiT):
+    latents, time, text = torch.randn(2, 3, 3, 40, 40), torch.rand(2, 3), torch.randn(2, 5, 10)
+    tokens = 3 * 20 * 20
+    assert tokens > dit_module.RUN_TOKENS and tokens % dit_module.RUN_TOKENS
+    with torch.no_grad():
+        runs = dit(latents, time, text)
+    torch.testing.assert_close(runs, dit(latents, time, text), atol=1e-5, rtol=1e-5)
+
+
 def test_one_time_for_all_frames_is_the_time_of_each(dit: DiT):
     latents, text = torch.randn(2, 3, 4, 4, 4), torch.randn(2, 5, 10)
     time = torch.rand(2)

@@ -97,27 +97,46 @@ def test_parameters_equal_the_built_model(config):
 
 
 @pytest.mark.parametrize(
-    ("num_heads", "mlp_dim", "grid", "window"),
-    [(4, 1024, (4, 8, 8), None), (4, 1024, (8, 8, 8), 3), (3, 256, (6, 8, 10), 2)],
-    ids=["full", "window", "narrow MLP"],
+    ("num_heads", "mlp_dim", "grid", "given"),
+    [
+        (4, 1024, (4, 8, 8), {}),
+        (4, 1024, (8, 8, 8), {"window": 3}),
+        (3, 256, (6, 8, 10), {"window": 2}),
+        (2, 512, (9, 16, 16), {"window": 6}),
+        (2, 512, (5, 8, 8), {"controls": True, "batch": 2}),
+        (2, 512, (5, 4, 8), {"dtype": torch.bfloat16}),
+    ],
+    ids=["full", "window", "narrow MLP", "in runs of tokens", "controls", "bf16"],
 )
-def test_memory_is_within_ten_percent_of_the_measured_peak(num_heads, mlp_dim, grid, window):
-    config = dataclasses.replace(SMALL, num_heads=num_heads, head_dim=64, mlp_dim=mlp_dim, window=window)
-    work = Workload(grid=Grid(frames=grid[0], height=grid[1], width=grid[2]), text_tokens=32)
-    dit, latents, time, text, _ = built(config, work)
+def test_memory_is_within_ten_percent_of_the_measured_peak(num_heads, mlp_dim, grid, given):
+    config = dataclasses.replace(
+        SMALL, num_heads=num_heads, head_dim=64, mlp_dim=mlp_dim, window=given.get("window"), control_width=64
+    )
+    work = Workload(
+        grid=Grid(frames=grid[0], height=grid[1], width=grid[2]),
+        text_tokens=32,
+        batch=given.get("batch", 1),
+        controls=given.get("controls", False),
+    )
+    dtype = given.get("dtype", torch.float32)
+    dit, latents, time, text, controls = built(config, work)
+    dit, latents, text = dit.to(dtype), latents.to(dtype), text.to(dtype)
     with torch.no_grad(), LiveMemory() as prepare:
-        context = dit.prepare(text)
+        context = dit.prepare(text, controls=controls)
         kept = prepare.live_bytes
     with torch.no_grad():
         dit(latents, time, context)
         with LiveMemory() as step:
             dit(latents, time, context)
-    dit(latents, time, text).sum().backward()  # gradients exist from here on, as in training
+    dit(latents, time, text, controls=controls).sum().backward()  # gradients exist from here on, as in training
     with LiveMemory() as training:
-        dit(latents, time, text).square().mean().backward()
-    assert flops.context_bytes(config, work, number_bytes=4) == pytest.approx(kept, rel=0.1)
-    assert flops.step_activation_bytes(config, work, number_bytes=4) == pytest.approx(step.peak_bytes, rel=0.1)
-    assert flops.training_activation_bytes(config, work, number_bytes=4) == pytest.approx(training.peak_bytes, rel=0.1)
+        dit(latents, time, text, controls=controls).square().mean().backward()
+    size = dtype.itemsize
+    assert flops.context_bytes(config, work, number_bytes=size) == pytest.approx(kept, rel=0.1)
+    assert flops.step_activation_bytes(config, work, number_bytes=size) == pytest.approx(step.peak_bytes, rel=0.1)
+    assert flops.training_activation_bytes(config, work, number_bytes=size) == pytest.approx(
+        training.peak_bytes, rel=0.1
+    )
 
 
 def test_live_memory_counts_what_is_alive_and_no_more():

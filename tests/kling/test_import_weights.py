@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors.torch import load_file, save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from kling.errors import CheckpointError, ConfigError
 from kling.model.checkpoint import load_part, read_card
 from kling.model.dit import DiT
+from kling.model.export_weights import export_dit
 from kling.model.import_weights import command, import_folder
 from kling.model.text import TextEncoder
 from kling.model.vae import VideoVAE
@@ -192,10 +194,59 @@ def refused(wan: Path, match: str, **given) -> None:
     assert not out.exists()  # nothing by half
 
 
-def test_two_transformers_are_refused(wan: Path):
-    (wan / "transformer_2").mkdir()
-    (wan / "transformer_2" / "config.json").write_text("{}")
-    refused(wan, "two transformers")
+@pytest.mark.parametrize("channels", [16, 36], ids=["T2V-A14B", "I2V-A14B"])
+def test_of_two_transformers_one_is_chosen(channels: int, wan: Path):
+    """Wan 2.2 A14B: transformer/ for high noise, transformer_2/ for low; image-to-video without CLIP states."""
+    torch.manual_seed(1)
+    low = WanTransformer3DModel(**{**TRANSFORMER, "in_channels": channels})
+    low.save_pretrained(wan / "transformer_2")
+    refused(wan, "two transformers, one for high .* --expert high")
+    out = str(wan.parent / "low")
+    notes = import_folder(str(wan), small("14b"), out, expert="low", parts=("dit",))
+    assert notes["dit"].startswith("from Wan weights (wan, low noise)")
+    dit = DiT(replace(small("14b").dit, in_channels=channels, window=None))
+    load_part(out, "dit", dit)
+    latents, text = torch.randn(1, channels, 2, 4, 4), torch.randn(1, 7, 24)
+    with torch.no_grad():
+        wanted = low(latents, torch.tensor([300.0]), text, return_dict=False)[0]
+        torch.testing.assert_close(dit(latents, torch.tensor([0.3]), text), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_an_expert_of_one_transformer_is_refused(wan: Path):
+    refused(wan, "one transformer only", expert="high")
+
+
+@pytest.mark.parametrize("layout", ["t2v-1.3b", "flf2v-14b"])
+def test_there_and_back_through_folders(layout: str, tmp_path: Path):
+    """Imported and exported again, in shards: diffusers' own class takes every tensor, and none has changed."""
+    name, transformer, vae = LAYOUTS[layout]
+    net = write(tmp_path / "wan", transformer, vae)
+    ours, theirs = str(tmp_path / "ours"), tmp_path / "theirs" / "transformer"
+    import_folder(str(tmp_path / "wan"), small(name), ours, parts=("dit",))
+    names = export_dit(ours, str(theirs), shard_bytes=40_000)
+    assert "diffusion_pytorch_model-00002.safetensors" in names
+    weight_map = json.loads((theirs / "diffusion_pytorch_model.safetensors.index.json").read_text())["weight_map"]
+    state = {key: load_file(theirs / file)[key] for key, file in weight_map.items()}
+    made = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(theirs))
+    made.load_state_dict(state)  # strict
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in made.state_dict().items())
+    again = str(tmp_path / "again")
+    import_folder(str(tmp_path / "theirs"), small(name), again, parts=("dit",))
+    assert read_card(again).parts["dit"].config == read_card(ours).parts["dit"].config
+    with pytest.raises(ConfigError, match="a model already"):
+        export_dit(ours, str(theirs))
+
+
+def test_broken_weights_are_not_exported(wan: Path):
+    out = wan.parent / "ours"
+    import_folder(str(wan), small("1.3b"), str(out), parts=("dit",))
+    path = out / "dit.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="sha256"):
+        export_dit(str(out), str(wan.parent / "theirs"))
+    assert not (wan.parent / "theirs").exists()
 
 
 def test_a_pickle_is_refused(wan: Path):
@@ -212,16 +263,12 @@ def test_a_truncated_part_is_refused_before_any_is_written(wan: Path):
 
 
 def test_an_unknown_tensor_is_refused(wan: Path):
-    from safetensors.torch import load_file, save_file
-
     path = wan / "transformer" / "diffusion_pytorch_model.safetensors"
     save_file({**load_file(path), "blocks.0.lora": torch.zeros(1)}, path)
     refused(wan, r"1 unknown \(blocks\.0\.lora\)")
 
 
 def test_nan_is_refused(wan: Path):
-    from safetensors.torch import load_file, save_file
-
     path = wan / "transformer" / "diffusion_pytorch_model.safetensors"
     state = load_file(path)
     state["proj_out.bias"][0] = float("nan")

@@ -46,6 +46,8 @@ def test_blocks_equal_the_dense_mask_forward_and_backward(frames, height, width,
     theirs = [t.clone().requires_grad_() for t in (q, k, v)]
     got, wanted = attend(*ours, reach), dense(*theirs, reach)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    with torch.no_grad():  # as when sampling: neighbouring frames together
+        torch.testing.assert_close(attend(q, k, v, reach), wanted, atol=1e-5, rtol=0)
     (got * weights).sum().backward()
     (wanted * weights).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
