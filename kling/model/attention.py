@@ -177,8 +177,8 @@ def _attend_groups(q: Heads, k: Tensor, v: Tensor, spans: Sequence[Span], size: 
                     share = torch.sigmoid(other_total - total[:, :, mine])  # b n l
                     y[:, :, mine].lerp_(other, share[..., None])
                     torch.logaddexp(total[:, :, mine], other_total, out=total[:, :, mine])
-        parts.append(y)  # b n l d
-    return torch.cat(parts, dim=2).transpose(1, 2)
+        parts.append(y.transpose(1, 2))  # b l n d
+    return torch.cat(parts, dim=1)
 
 
 def _groups(spans: Sequence[Span], size: int) -> list[list[Span]]:

@@ -308,11 +308,11 @@ class ImageEmbedding(nn.Module):
 class MLP(nn.Sequential):
     """Token by token, so that where no gradient is kept the hidden layer, the widest of all, is never held whole."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = x.flatten(0, -2)  # (b f s) d
+    def forward(self, input: Tensor) -> Tensor:
+        tokens = input.flatten(0, -2)  # (b f s) d
         if _at_once(len(tokens)):
-            return super().forward(x)
-        return torch.cat([super(MLP, self).forward(part) for part in tokens.split(RUN_TOKENS)]).view(x.shape)
+            return super().forward(input)
+        return torch.cat([super(MLP, self).forward(part) for part in tokens.split(RUN_TOKENS)]).view(input.shape)
 
 
 class Gelu(nn.Module):
