@@ -30,7 +30,7 @@ check: setup ## lint, types and import contracts (under a minute)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/lint-imports --no-cache
 
 test: check ## lint, types, import contracts and every test on local Ray
-	$(PY) -m pytest -q --durations=15
+	$(PY) -m pytest -q --numprocesses 3 --dist loadgroup --no-loadscope-reorder --durations=15
 
 demo: setup ## the whole loop on this machine: curate, train, serve, one generated video
 	$(PY) -m kling demo --out $(OUT) $(if $(VIDEOS),--videos $(VIDEOS))

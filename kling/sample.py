@@ -1,7 +1,6 @@
 """`kling sample`: make a video in this process, without a service."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -49,7 +48,9 @@ def run(asked: Sample) -> None:
     from kling.media.video import write_mp4
     from kling.pipeline import Generation, build
     from kling.scene.command import read_plan
+    from kling.storage import check_file
 
+    check_file(asked.out)
     console = Console(stderr=True)
     with console.status(f"loading {asked.preset}"):
         pipeline = build(asked.preset, weights=asked.weights)
@@ -88,12 +89,5 @@ def run(asked: Sample) -> None:
                 progress.advance(bar, len(chunk))
                 yield from chunk
 
-        target = Path(asked.out)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        try:
-            write_mp4(part, frames(), fps=job.generation.fps or 1.0)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        write_mp4(asked.out, frames(), fps=job.generation.fps or 1.0)
     console.print(asked.out, soft_wrap=True)

@@ -73,18 +73,40 @@ def write_bytes(uri: str | os.PathLike, data: bytes, *, lasting: bool = True) ->
         if not is_local(uri):
             fs.pipe_file(path, data)
             return
-        target = Path(path)
+        with whole_file(path) as part, part.open("wb") as file:
+            file.write(data)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A new file beside a local path, to be written in the block: it takes the path's name when the block ends well,
+    and is gone otherwise."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Before long work whose result goes into this local file.
+
+    Raises:
+        StorageError: it is a folder, or its folder cannot be made or written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise StorageError("this is a folder", where=str(path), fix="Give the name of a file")
+    with _named(str(path)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                if lasting:
-                    file.flush()
-                    os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+    if not os.access(target.parent, os.W_OK):
+        raise StorageError("cannot write in this folder", where=str(target.parent))
 
 
 def list_files(uri: str | os.PathLike) -> list[str]:

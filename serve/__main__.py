@@ -14,6 +14,7 @@ from rich.console import Console
 
 from kling import storage
 from kling.errors import ConfigError, ServiceError, run_command
+from kling.presets import get_preset
 
 console = Console(highlight=False)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,6 +55,8 @@ def serve(options: Serve) -> None:
         ServiceError: the port is taken.
         CheckpointError: the weights cannot be used.
     """
+    get_preset(options.preset)  # before Ray is imported, which takes a while
+    _check_port(options.host, options.port)
     from .app import ServiceSettings
 
     settings = ServiceSettings(
@@ -66,7 +69,6 @@ def serve(options: Serve) -> None:
         idle_s=options.idle_s,
         num_ranks=options.ranks,
     )
-    _check_port(options.host, options.port)
     with _quiet_stop() as stopped:
         console.print(f"[1/4] weights: checking {settings.checkpoint or 'the packaged ones'}")
         _check_weights(settings.preset, settings.checkpoint)

@@ -1,6 +1,7 @@
 """Fixtures every test may use: one local Ray cluster a session, seeds, golden files, no network.
 
-Array types in signatures (jaxtyping) are checked while tests run, and only then.
+Array types in signatures (jaxtyping) are checked while tests run, and only then. `make test` runs three processes
+(pytest-xdist); which tests stay together is decided by `lane`.
 """
 
 import json
@@ -25,6 +26,28 @@ import pytest  # noqa: E402
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 _LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", ""}
+
+
+def lane(item: pytest.Item) -> str:
+    """Tests of one lane run in one process, in their order: they share a cluster, a service, or a module's fixtures."""
+    if "service" in item.fixturenames:  # type: ignore[attr-defined] - of a Function
+        return "serve"
+    if item.get_closest_marker("ray") or "undisturbed" in item.fixturenames:  # type: ignore[attr-defined]
+        return "ray"
+    return item.nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Over several processes the long lanes begin first. They mostly wait, for processes that start or are found dead;
+    meanwhile the other processes compute."""
+    if not config.getoption("loadgroup", False):
+        return
+    lanes = {item: lane(item) for item in items}
+    slow = {lanes[item] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (lanes[item] not in ("serve", "ray"), lanes[item] not in slow))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(lanes[item]))
 
 
 @pytest.fixture(autouse=True, scope="session")

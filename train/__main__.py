@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["replay"]:
         _replay(arguments[1:])
         return
-    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    reader = argparse.ArgumentParser(prog="python -m train", add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")
     reader.add_argument("--dry-run", action="store_true")
     chosen, rest = reader.parse_known_args(arguments)

@@ -96,6 +96,7 @@ def load_pixels(files: tuple[str, ...], clip: ClipSpec, cache: Path) -> np.ndarr
                 raw.write(_fit(piece, clip.width_px, clip.height_px).tobytes())
             count += whole
     if not count:
+        cache.with_suffix(".raw").unlink()
         raise InputError(
             f"no clip of {clip.num_frames} frames among {len(files)} files", where=files[0], fix=first_error
         )

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from kling.client.client import Client
-from kling.errors import ConfigError, ServiceError
+from kling.errors import ConfigError, ServiceError, StorageError
 from kling.schema import CameraControl, Task, VideoConfig
 
 console = Console(highlight=False)
@@ -87,6 +87,7 @@ class Several:
 def generate(arguments: list[str]) -> int:
     """Start a task and, unless detached, see it through to a file."""
     options = tyro.cli(Generate, args=arguments, prog="kling generate", description=Generate.__doc__)
+    _check_out(options.out)
     with options.service.open() as client:
         given = {"first_frame": options.first_frame, "last_frame": options.last_frame, "extend": options.extend}
         task = client.generate(options.prompt, config=_config(options), **given)
@@ -184,6 +185,13 @@ def _config(options: Generate) -> VideoConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(first["msg"], where=f"--{'.'.join(map(str, first['loc']))}") from None
+
+
+def _check_out(out: str) -> None:
+    """Before a video is made for it. Raises StorageError for a folder, OSError for a place that cannot be made."""
+    if out and Path(out).is_dir():
+        raise StorageError("this is a folder", where=out, fix="Give the name of a file")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _follow(client: Client, task_id: str, out: str) -> int:

@@ -12,6 +12,7 @@ from av.error import FFmpegError
 
 from kling.errors import InputError
 from kling.shapes import Frames
+from kling.storage import whole_file
 
 
 def read_frames(source: str | os.PathLike | bytes, *, max_frames: int | None = None) -> tuple[Frames, float]:
@@ -59,7 +60,7 @@ def write_mp4(
     """Encode H.264 in mp4; the same frames give the same bytes (one thread, no metadata of time or machine).
 
     Args:
-        target: a local path or a writable binary file.
+        target: a local path, where the file appears when it is whole, or a writable binary file.
         frames: h w 3 uint8 RGB; odd sizes are padded by one pixel (4:2:0 needs even ones).
         crf: 0 (lossless) to 51; 14 is visually lossless for small frames.
         fragmented: a moov box first and one fragment a frame, for streaming.
@@ -77,7 +78,16 @@ def encode_mp4(
     fragmented: bool = False,
 ) -> Iterator[int]:
     """Like `write_mp4`, but yields the number of frames given to the muxer so far, so that a caller can stream."""
-    file = target if hasattr(target, "write") else os.fspath(target)  # type: ignore[arg-type]
+    if isinstance(target, str | os.PathLike):
+        with whole_file(target) as part:
+            yield from _encode(str(part), frames, fps=fps, crf=crf, fragmented=fragmented)
+    else:
+        yield from _encode(target, frames, fps=fps, crf=crf, fragmented=fragmented)
+
+
+def _encode(
+    file: str | BinaryIO, frames: Iterable[np.ndarray], *, fps: float, crf: int, fragmented: bool
+) -> Iterator[int]:
     options = {"fflags": "+bitexact"}
     if fragmented:
         options["movflags"] = "frag_every_frame+empty_moov+default_base_moof"

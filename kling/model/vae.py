@@ -8,8 +8,6 @@ for one frame and not for four, has its own statistics), and decoding as a strea
 from collections.abc import Iterator
 
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -30,6 +28,8 @@ class VideoVAE(nn.Module):
 
     def __init__(self, config: VAEConfig):
         super().__init__()
+        from diffusers import AutoencoderKLWan  # here: it takes seconds, which a training rank has no use for
+
         self.config = config
         self.net = AutoencoderKLWan(
             base_dim=config.base_dim,
@@ -120,6 +120,8 @@ class StreamDecoder:
     @torch.no_grad()
     def push(self, latents: Latents) -> Iterator[Video]:
         """Yields b 3 g h w pixels for each latent frame: g is 1 for the clip's first, ``stride_frames`` after it."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
         net = self._vae.net
         raw = net.post_quant_conv(self._vae.denormalise(latents, first=not self._started))
         for i in range(raw.shape[2]):

@@ -47,6 +47,8 @@ def command(arguments: list[str]) -> None:
         ConfigError: impossible durations or frame rates.
     """
     asked = tyro.cli(Scene, args=arguments, prog="kling scene", description=Scene.__doc__)
+    if asked.preview is not None:
+        storage.check_file(asked.preview)
     understanding, plan, track = _decide(asked)
     if asked.preview is not None:
         from kling.scene.preview import write_preview
