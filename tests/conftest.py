@@ -1,7 +1,7 @@
 """Fixtures every test may use: one local Ray cluster a session, seeds, golden files, no network.
 
-Array types in signatures (jaxtyping) are checked while tests run, and only then. `make test` runs three processes
-(pytest-xdist); which tests stay together is decided by `lane`.
+Array types in signatures (jaxtyping) are checked while tests run, and only then. `make test PROCESSES=3` runs three
+processes (pytest-xdist); which tests stay together is decided by `lane`.
 """
 
 import json
