@@ -21,6 +21,7 @@ from data.stages.s3_truth import take_truth
 from data.stages.s4_score import score_clip
 from data.stages.s5_ask import Captioner
 from data.stages.s5_caption import caption_clip
+from data.stages.s5_label import label_clip
 from data.stages.s7_commit import commit_unit, finished_sources, note_run
 from data.stages.s8_shard import write_shards
 from data.stages.sandbox import Limits
@@ -96,7 +97,7 @@ def flow(job: Job, sources: list[Source], tries: Tries) -> ray_data.Dataset:
     # 1-2. Read, find shots and letterbox bars, cut clips, decode. An actor, because it owns a decoder process; half a
     # core, because that process does the work and the actor waits.
     units = items.flat_map(_Read, fn_constructor_args=(job, tries), compute=pool, num_cpus=0.5)
-    # 3-5. Ground truth, scores, overlay text, captions. Without state: Ray may join it to the next stage.
+    # 3-5. Ground truth, scores, overlay text, labels, captions. Without state: Ray may join it to the next stage.
     units = units.map(partial(_measure, job=job, tries=tries), num_cpus=0.5)
     # 6-7. Encode and commit. An actor, because the networks are loaded once; committing is mostly waiting for storage.
     finish: Any = _Finish  # Ray takes classes too
@@ -125,13 +126,14 @@ def _measure(row: dict[str, Any], job: Job, tries: Tries) -> dict[str, Any]:
             return {"unit": _fail(unit, deadly), "fatal": None}
         unit = _whole(unit, "truth", lambda unit: take_truth(unit, job.preset.clip))
         unit = _each(unit, "score", lambda clip: score_clip(clip, job.options))
+        unit = _each(unit, "label", lambda clip: label_clip(clip, job.preset.clip))
         unit = _each(unit, "caption", lambda clip: caption_clip(clip, job.captioner, job.options))
     except KlingError as error:  # Ray would lose what it is on the way: it travels as a row, and ends the run
         return {"unit": unit, "fatal": error}
     finally:
         tries.end("score", unit.source.name, unit.index)
     for clip in unit.clips:
-        clip.still = None  # it has been seen
+        clip.still = clip.flow = None  # they have been seen
     return {"unit": unit, "fatal": None}
 
 

@@ -95,7 +95,9 @@ class Clip:
     scores: dict[str, float] = field(default_factory=dict)
     look: str = ""  # perceptual hash (kling.shards.SCHEMA)
     captions: list[dict[str, str]] = field(default_factory=list)
+    flow: np.ndarray | None = None  # f-1 h w 2 of `kling.quality.motion.flows`, for steps after scoring
     labels: str | None = None
+    annotation: str | None = None  # JSON of kling.sight.annotation.Annotation
     plan: str | None = None
     track: str | None = None
     latents: np.ndarray | None = None  # c f h w float16

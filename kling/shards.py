@@ -49,11 +49,13 @@ SCHEMA = pa.schema(
         ("look", pa.string()),  # perceptual hash: hex, 64 bits each of the first, middle and last frame
         ("duplicate_of", pa.string()),  # clip_id of an earlier clip that looks the same; null: none does
         ("labels", pa.string()),  # JSON: scene > objects > actions
+        # JSON of kling.sight.annotation.Annotation: positions, velocities, contacts, occlusion order of each frame
+        ("annotation", pa.string()),
         ("plan", pa.string()),  # JSON of kling.scene.plan.ScenePlan; null for real footage
         ("track", pa.string()),  # JSON of kling.scene.plan.SceneTrack; null for real footage
     ]
 )
-_ADDED = {"crop_px", "original"}  # after the first version: older shards read as having none
+_ADDED = {"crop_px", "original", "annotation"}  # after the first version: older shards read as having none
 
 
 @dataclass(frozen=True, kw_only=True)

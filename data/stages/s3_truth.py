@@ -5,6 +5,7 @@ import math
 
 from pydantic import ValidationError
 
+from data.stages.s5_label import of_truth
 from data.work import Clip, Unit
 from kling.presets import ClipSpec
 from kling.scene.plan import CameraTrack, ObjectTrack, SceneTrack, Sidecar
@@ -34,7 +35,7 @@ def _fill(clip: Clip, sidecar: Sidecar, spec: ClipSpec) -> None:
     duration_s = (spec.num_frames - 1) / spec.fps
     clip.plan = sidecar.plan.model_copy(update={"duration_s": duration_s, "fps": float(spec.fps)}).model_dump_json()
     clip.track = _resampled(sidecar, frames, spec).model_dump_json()
-    clip.labels = json.dumps({"graph": sidecar.graph, "origin": "playground"}, ensure_ascii=False, sort_keys=True)
+    clip.labels = json.dumps(of_truth(sidecar.graph, sidecar.plan), ensure_ascii=False, sort_keys=True)
 
 
 def _resampled(sidecar: Sidecar, frames: list[int], spec: ClipSpec) -> SceneTrack:

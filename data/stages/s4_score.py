@@ -50,7 +50,7 @@ def score_clip(clip: Clip, options: Options | None = None) -> None:
         "drift_p": times.drift.p_value,
         "drift": times.drift.change,
     }
-    clip.look = _look(frames)
+    clip.look, clip.flow = _look(frames), flow
 
 
 def _look(frames: Frames) -> str:

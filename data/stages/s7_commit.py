@@ -130,6 +130,7 @@ def _row(clip: Clip, source: Source, recipe: Recipe) -> dict:
         "look": clip.look,
         "duplicate_of": None,  # known when all clips are
         "labels": clip.labels,
+        "annotation": clip.annotation,
         "plan": clip.plan,
         "track": clip.track,
     }

@@ -15,11 +15,12 @@ from data.stages.s1_list import list_sources
 from data.stages.s2_read import Reader
 from data.stages.s3_truth import take_truth
 from data.stages.s4_score import score_clip
-from data.stages.s5_caption import caption_clip
+from data.stages.s5_caption import caption_clip, graph_of
+from data.stages.s5_label import label_clip
 from data.stages.s7_commit import commit_unit, note_run
 from data.stages.s8_shard import write_shards
 from data.stages.sandbox import Limits
-from data.work import Recipe
+from data.work import Clip, Recipe
 from kling import shards
 from kling.presets import ClipSpec, get_preset
 from kling.quality import camera
@@ -38,6 +39,7 @@ def curate_here(inputs, dataset) -> shards.Manifest:
             take_truth(unit, SPEC)
             for clip in unit.clips:
                 score_clip(clip)
+                label_clip(clip, SPEC)
                 caption_clip(clip)
             commit_unit(unit, str(dataset), RECIPE)
     return write_shards(str(dataset), sources, RECIPE)
@@ -91,6 +93,27 @@ def test_ground_truth_follows_the_frames_that_were_kept(tmp_path):
     assert track["objects"][0]["box"][1] == pytest.approx([(x0 - 0.25) * 2, 0.4, (x1 - 0.25) * 2, 0.6])
     assert track["contacts"][0]["frame"] == 8 and track["fps"] == 8
     assert json.loads(clip.plan or "")["fps"] == 8 and json.loads(clip.plan or "")["duration_s"] == 2
+    label_clip(clip, SPEC)
+    labels, told = json.loads(clip.labels or ""), json.loads(clip.annotation or "")
+    assert labels["origin"] == "playground" and labels["objects"][0]["shape"] == "ball"
+    assert told["origin"] == "simulation" and told["things"][0]["velocity_m_s"] == [[1, 0, 0]] * 17
+    assert told["contacts"] == [{"frame": 8, "a": "o1", "b": "floor"}] and told["order"] == [["o1"]] * 17
+
+
+def test_captions_say_what_labels_are_sure_of_and_no_more():
+    scene = {"setting": "grass", "lighting": None, "camera": ["pan left"], "light": "medium", "motion": "some"}
+    things = [
+        {"id": "o1", "shape": "ball", "color": "red", "size": "large"},
+        {"id": "o2", "shape": None, "color": "blue", "size": None},
+    ]
+    actions = [{"object": "o1", "action": "roll"}, {"object": "o2", "action": "spin"}]
+    clip = Clip(clip_id="a", index=0, start_s=0, end_s=2, split="train", pixels=moving(17))
+    clip.labels = json.dumps({"origin": "seen", "scene": scene, "objects": things, "actions": actions})
+    caption_clip(clip)
+    english, japanese = (caption["text"] for caption in clip.captions)
+    assert "red" in english and "pan" in english and "blue" not in english and "spin" not in english, english
+    assert "赤" in japanese and "青" not in japanese, japanese
+    assert graph_of({"objects": things[1:], "actions": [], "scene": scene}) is None
 
 
 @given(st.integers(0, 2**192 - 1), st.integers(0, 40), st.integers(0, 1000))
