@@ -4,8 +4,6 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-stamp
 OUT ?= out/demo
-# Of the tests; 0: this one, in order. 3 lets the lanes of tests/conftest.py overlap.
-PROCESSES ?= 0
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
@@ -32,7 +30,8 @@ check: setup ## lint, types and import contracts (under a minute)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/lint-imports --no-cache
 
 test: check ## lint, types, import contracts and every test on local Ray
-	$(PY) -m pytest -q --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations=15
+	$(PY) -m pytest -q --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations=10 tests/kling tests/test_*.py
+	$(PY) -m pytest -q --durations=15 tests/data tests/train tests/serve
 
 demo: setup ## the whole loop on this machine: curate, train, serve, one generated video
 	$(PY) -m kling demo --out $(OUT) $(if $(VIDEOS),--videos $(VIDEOS))

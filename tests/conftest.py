@@ -1,6 +1,6 @@
 """Fixtures every test may use: one local Ray cluster a session, seeds, golden files, no network.
 
-Array types in signatures (jaxtyping) are checked while tests run, and only then. `make test PROCESSES=3` runs three
+Array types in signatures (jaxtyping) are checked while tests run, and only then. `make test` runs the library's in two
 processes (pytest-xdist); which tests stay together is decided by `lane`.
 """
 

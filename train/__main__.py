@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> None:
         from . import plan
 
         name = next((word for word in arguments if word in PRESETS), None)
-        default = tyro.MISSING if name is None else plan.PlanRequest(preset=name, **plan.scale_of(name))
-        request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan", default=default)
+        known = {} if name is None else {"default": plan.PlanRequest(preset=name, **plan.scale_of(name))}
+        request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan", **known)
         print(plan.describe(plan.checked_plan(request)))
         return
     if arguments[:1] == ["bench"]:
