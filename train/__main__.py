@@ -34,8 +34,12 @@ def main(arguments: list[str]) -> None:
         from . import plan
 
         name = next((word for word in arguments if word in PRESETS), None)
-        known = {} if name is None else {"default": plan.PlanRequest(preset=name, **plan.scale_of(name))}
-        request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog="python -m train plan", **known)
+        prog = "python -m train plan"
+        if name is None:  # without defaults of a preset: what is missing or unknown is said
+            request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog=prog)
+        else:
+            default = plan.PlanRequest(preset=name, **plan.scale_of(name))
+            request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog=prog, default=default)
         print(plan.describe(plan.checked_plan(request)))
         return
     if arguments[:1] == ["bench"]:
