@@ -1,6 +1,7 @@
 """The whole way of a task over HTTP, on a real replica."""
 
 import io
+import time
 
 import av
 import cv2
@@ -154,3 +155,15 @@ def test_realtime_frames_leave_while_later_chunks_are_made(service: Service):
     assert done.plan_url is not None
     with service.http() as http:
         assert "ball" in http.get(f"/plan/{task.task_id}").json()["objects"][0]["shape"]
+
+
+def test_who_waits_for_the_end_is_told_at_once(service: Service):
+    with service.client() as client, service.http() as http:
+        task = client.generate("a ball", config=VideoConfig(seed=2, steps=40))
+        answer = http.get(f"/status/{task.task_id}", params={"wait_s": 0.05}).json()
+        assert answer["status"] in ("queued", "running"), "not so long"
+        answer = http.get(f"/status/{task.task_id}", params={"wait_s": 30}).json()
+        assert answer["status"] == "completed" and time.time() - answer["finished_at"] < 1
+        assert http.get(f"/status/{task.task_id}", params={"wait_s": 30}).json()["status"] == "completed"
+        for wrong in (-1, 31, "nan", "soon"):
+            assert http.get(f"/status/{task.task_id}", params={"wait_s": wrong}).status_code == 422
