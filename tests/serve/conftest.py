@@ -41,11 +41,15 @@ class Service:
 
     def pids(self) -> dict:
         """{"leader": pid, "ranks": [pid, pid], "decoder": [pid]} of the replica that is ready."""
-        return until(lambda: next((json.loads(w["pids"]) for w in self._ready()), None), 120)
+        return until(lambda: next((pids for pids in map(_pids, self._ready()) if pids["ranks"]), None), 120)
 
     def _ready(self) -> list:
         alive = [w for w in self.store.workers(within_s=5) if w["status"] == "ready"]
         return [w for w in alive if psutil.pid_exists(json.loads(w["pids"])["leader"])]
+
+
+def _pids(worker) -> dict:
+    return json.loads(worker["pids"])
 
 
 def until(look, seconds: float):

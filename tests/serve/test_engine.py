@@ -17,6 +17,7 @@ from serve.media import Media
 from serve.ranks import RankSettings
 from serve.tasks import TaskStore
 
+from .conftest import until
 from .test_tasks import a_task
 
 pytestmark = [
@@ -104,6 +105,6 @@ def test_a_replica_sees_every_task_through(ray_cluster, tiny_weights, tmp_path):
         assert (row["state"], row["worker"], row["crashes"], row["lease_until"]) == ("running", None, 0, 0.0)
         state = load_state(Media(shop.state, drained))
         assert state is not None and state.step >= row["step"] > 0
-        assert not any(psutil.pid_exists(pid) for pid, _ in engine._group.pids)
+        until(lambda: not any(psutil.pid_exists(pid) for pid, _ in engine._group.pids), 30)
 
     asyncio.run(scene())
