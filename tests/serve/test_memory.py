@@ -17,7 +17,7 @@ from serve.admission import Admission, Calibration, NotAdmittedError
 from serve.engine import Room
 from serve.orders import Order
 
-from .conftest import Service, until
+from .conftest import Service
 
 pytestmark = pytest.mark.timeout(600)
 ADMISSION = Admission(preset=get_preset("tiny"))
@@ -106,24 +106,3 @@ def test_no_mix_of_requests_takes_more_memory_than_there_is(service: Service):
         assert _group(service) == pids, "no process was lost"
         peak = sum(_status(pid, "VmHWM:") for pid in pids)
     assert peak <= calibration.budget_bytes, f"{peak / 2**20:.0f} of {calibration.budget_bytes / 2**20:.0f} MiB"
-
-
-@pytest.mark.ray
-def test_what_a_cancelled_task_held_is_free_again(service: Service):
-    pids = _group(service)
-    order = replace(LARGEST, width_px=512, height_px=512)
-    extra = ADMISSION.predict(order, _calibration(service)).num_bytes - _calibration(service).base_bytes
-
-    def held() -> int:
-        return sum(_status(pid, "VmRSS:") for pid in pids)
-
-    with service.client() as client:
-        client.wait(client.generate("a ball", config=VideoConfig(steps=1)).task_id)
-        idle = held()
-        config = VideoConfig(resolution="512x512", duration=4.0, fps=8, steps=50)
-        task = client.generate("a ball", config=config)
-        until(lambda: held() > idle + extra / 10, 120)
-        client.cancel(task.task_id)
-        assert until(lambda: (t := client.get(task.task_id)).done and t, 120).status == "cancelled"
-        until(lambda: held() < idle + extra / 20, 20)
-    assert _group(service) == pids, "without ending a process"
