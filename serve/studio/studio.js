@@ -53,7 +53,8 @@ async function picture(file, field) {
   return canvas.toDataURL("image/jpeg", 0.95);
 }
 
-function complain(error) {
+// Nobody is taken out of the field that they write in by an answer that they did not ask for.
+function complain(error, { asked = true } = {}) {
   $("problem").textContent = error.message;
   const id = error.status === 401 ? "key" : fieldId(error.field || "");
   const input = document.getElementById(id);
@@ -63,7 +64,7 @@ function complain(error) {
   input.setAttribute("aria-describedby", "problem");
   const folded = input.closest("details");
   if (folded) folded.open = true;
-  input.focus();
+  if (asked) input.focus();
 }
 
 function content() {
@@ -232,7 +233,10 @@ async function refresh() {
   const mine = ++round;
   clearTimeout(refresh.timer);
   if (hasKey() && !document.hidden) {
-    try { await look(); } catch (error) { if (error.status === 401) complain(error); else if (current) tell(error); }
+    try { await look(); } catch (error) {
+      if (mine !== round) return;   // what was asked with the key before says nothing about this one
+      if (error.status === 401) complain(error, { asked: false }); else if (current) tell(error);
+    }
   }
   if (mine !== round) return;   // another one has begun: it goes on
   const busy = tasks.some((task) => !ENDED.includes(task.status));

@@ -109,9 +109,13 @@ def test_problems_are_told_kindly(served, browser):
     page = browser.new_page()
     page.goto(url)
     page.fill("#key", "kling_no_such")
+    page.focus("#prompt")  # the list is asked for with the new key, and refused, while one writes on
+    expect(page.locator("#problem")).to_contain_text("not valid", timeout=30_000)
+    assert page.evaluate("() => document.activeElement.id") == "prompt", "an answer not asked for takes nobody's focus"
     page.fill("#prompt", "x")
     page.click("#go")
     expect(page.locator("#problem")).to_contain_text("not valid", timeout=30_000)
+    expect(page.locator("#key")).to_be_focused()
     page.fill("#key", api.key["Authorization"].removeprefix("Bearer "))
     page.evaluate("() => document.getElementById('style').removeAttribute('maxlength')")
     page.fill("#style", "y" * 200)
