@@ -3,9 +3,7 @@
 from dataclasses import asdict
 
 from kling import __version__, storage
-from kling.model.checkpoint import load_part, read_card, save_part, write_part
-from kling.model.text import TextEncoder
-from kling.model.vae import VideoVAE
+from kling.model.checkpoint import read_card, read_file, write_part
 from kling.presets import Preset
 
 from .config import TrainRun
@@ -30,12 +28,12 @@ def export_weights(run: TrainRun, preset: Preset, ema: ShardedEMA, step: int, ra
 
 
 def _bring_encoders(target: str, encoders: str, preset: Preset) -> None:
-    """Once: the parts vae and text, unless they are there already."""
+    """Once: the parts vae and text as they are, unless they are there already."""
     have, want = read_card(target).parts, read_card(encoders).parts
     for name in ("vae", "text"):
         sums = [file.sha256 for file in want[name].files]
         if name in have and [file.sha256 for file in have[name].files] == sums:
             continue
-        module = VideoVAE(preset.vae) if name == "vae" else TextEncoder(preset.text, tokenizer_dir=encoders)
-        part = load_part(encoders, name, module)
-        save_part(target, name, module, preset=preset.name, note=part.note)
+        part = want[name]
+        tensors = (pair for file in part.files for pair in read_file(storage.join(encoders, file.name), file))
+        write_part(target, name, tensors, preset=preset.name, config=part.config, note=part.note)

@@ -1,16 +1,22 @@
-"""The text encoder: prompts to token states (transformers' UMT5 encoder at the size of a `TextConfig`)."""
+"""The text encoder: prompts to token states (transformers' UMT5 encoder at the size of a `TextConfig`).
+
+transformers is imported when an encoder is made, and not before: it takes longer to import than torch, and most
+processes (a rank that trains or denoises) only pass states on.
+"""
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
-from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from kling.errors import CheckpointError
 from kling.model.config import TextConfig
 from kling.shapes import Tokens
+
+if TYPE_CHECKING:
+    from transformers import UMT5EncoderModel
 
 
 class TextStates(NamedTuple):
@@ -26,19 +32,7 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextConfig, *, tokenizer_dir: str | os.PathLike | None = None):
         super().__init__()
         self.config = config
-        self.net = UMT5EncoderModel(
-            UMT5Config(
-                vocab_size=config.vocab_size,
-                d_model=config.width,
-                d_kv=config.head_dim,
-                d_ff=config.mlp_dim,
-                num_layers=config.num_layers,
-                num_heads=config.num_heads,
-                is_encoder_decoder=False,
-                use_cache=False,
-                dropout_rate=0.0,
-            )
-        )
+        self.net = _network(config)
         self._tokenizer = _tokenizer(config, tokenizer_dir)
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Bool[Tensor, "b l"]]:
@@ -63,8 +57,28 @@ class TextEncoder(nn.Module):
         return self(ids.to(device), mask.to(device))
 
 
+def _network(config: TextConfig) -> "UMT5EncoderModel":
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=config.vocab_size,
+            d_model=config.width,
+            d_kv=config.head_dim,
+            d_ff=config.mlp_dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            is_encoder_decoder=False,
+            use_cache=False,
+            dropout_rate=0.0,
+        )
+    )
+
+
 def _tokenizer(config: TextConfig, folder: str | os.PathLike | None):
     if config.tokenizer == "bytes":
+        from transformers import ByT5Tokenizer
+
         return ByT5Tokenizer()
     if folder is None:
         raise CheckpointError(
