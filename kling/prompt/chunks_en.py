@@ -27,6 +27,9 @@ class _Noun:
     plural: bool = False
     known: bool = True
     place: str | None = None
+    chain: str = ""
+    other: bool = False
+    label: str = ""
     skipped: list[str] = field(default_factory=list)
 
 
@@ -179,6 +182,9 @@ class Chunker(VerbReader):
             speed=noun.speed,
             actions=tuple(noun.actions),
             place=noun.place,
+            chain=noun.chain,
+            other=noun.other,
+            label=noun.label,
             known=noun.known,
             text=words,
         )
@@ -236,6 +242,9 @@ class Chunker(VerbReader):
         if token.lemma in ("both", "the two") and opens and self._continues_noun(position + 1):
             noun.determiner, noun.count, noun.plural = "the", 2, True
             return position + 1
+        if token.lemma == "the other" and opens and self._continues_noun(position + 1):
+            noun.determiner, noun.other = "the", True
+            return position + 1
         if determiner and opens and not (token.text == "that" and self._relative_that(position)):
             if token.lemma == "the" and self._text_at(position + 1) == "next" and self._continues_noun(position + 2):
                 noun.determiner = "a"
@@ -245,6 +254,9 @@ class Chunker(VerbReader):
         ordinal = token.value("ordinal")
         if ordinal and noun.determiner == "the" and opens and self._continues_noun(position + 1, one=True):
             noun.ordinal = int(ordinal)
+            return position + 1
+        if token.has("arrangement") and self._continues_noun(position + 1):
+            noun.chain, noun.plural = (token.value("arrangement") or "").removeprefix("no"), True
             return position + 1
         following = self._at(position + 1)
         if ordinal and noun.determiner == "the" and not (following and following.has("abstract", "filler")):
@@ -300,19 +312,22 @@ class Chunker(VerbReader):
         ):
             noun.skipped.append(token.text)  # a compound no lexicon knows: "garden gnome"
             return position + 1
-        if token.has("verb", "move") and not (noun.determiner or noun.attributes or noun.count):
+        if token.has("verb", "move", "auxiliary") and not (noun.determiner or noun.attributes or noun.count):
             return None
         noun.head = word
         noun.plural = noun.plural or token.form == "s"
+        if following is not None and len(following.text) == 1 and following.capital and following.text != "i":
+            noun.label = following.text  # "ball A"
+            return position + 2
         return position + 1
 
     def _fruit(self, noun: _Noun, token: Token, position: int) -> bool:
-        """ "an orange rolls" is a fruit, "an orange cube", "is orange" a colour."""
+        """ "an orange rolls" is a fruit, "an orange cube", "is orange" a colour; "a glass" is one, too."""
         return (
             bool(noun.determiner or noun.count)
             and not noun.attributes
             and not self._continues_noun(position + 1)
-            and (not token.has("material") and not self._joint_follows(position + 1))
+            and not self._joint_follows(position + 1)
         )
 
     def _joint_follows(self, position: int) -> bool:
@@ -346,14 +361,18 @@ class Chunker(VerbReader):
             adjective = noun.skipped and noun.determiner == "the"  # "the taller of the two"
             if noun.attributes or noun.count or adjective or (before is not None and before.kind == "elliptic"):
                 return None
-        if token.has("speed") and (opened or token.lemma in ("fast", "slow", "quick")):
+        if token.text in ("other", "remaining") and noun.determiner in ("the", "all"):
+            noun.other = True
+        elif token.has("speed") and (opened or token.lemma in ("fast", "slow", "quick")):
             noun.speed = token.value("speed")
         elif token.has("verb") and token.form == "ing" and opened:
             noun.actions.append(token.value("verb") or "")
         elif token.has("still") and opened:
             noun.actions.append("stay")
-        elif token.has("direction") and token.text in ("left", "right") and noun.determiner == "the":
-            noun.place = token.value("direction")
+        elif (token.value("relation") or "").endswith("each other"):  # "two stacked cubes"
+            noun.chain = (token.value("relation") or "").split()[0]
+        elif noun.determiner == "the" and (token.text in ("left", "right") or token.lemma in ("middle", "center")):
+            noun.place = "middle" if token.lemma in ("middle", "center") else token.text
         elif token.has("adjective"):
             noun.skipped.append(token.text)
         elif not token.has("filler"):

@@ -19,6 +19,7 @@ class Thing:
     place: str | None = None
     speed: str | None = None
     known: bool = True
+    label: str = ""  # "ball A"
     guessed: bool = False  # "the large one": its shape is that of the thing spoken of before
 
     def node(self) -> ObjectNode:
@@ -84,7 +85,18 @@ class Discourse:
             return [name for name in self.things if name not in avoid]
         if phrase.head == "other":
             return self._other(phrase, {})
+        if phrase.head == "others":
+            return self._rest(phrase, {}, avoid)
         return []
+
+    def _rest(self, phrase: Phrase, attributes: dict[str, str], avoid: tuple[str, ...]) -> list[str]:
+        """ "the others", "the other two cubes": what fits but was not spoken of by itself."""
+        group = self.last_group if phrase.kind == "pronoun" and len(self.last_group) > 1 else list(self.things)
+        alone = {names[0] for names in self.seen.values() if len(names) == 1 and names[0] in group}
+        shape = "" if phrase.kind == "pronoun" else phrase.head
+        group = [n for n in group if n not in avoid and self.things[n].fits(shape, attributes)]
+        rest = [n for n in group if n not in alone] or [n for n in group if n not in self.recent[-1:]]
+        return rest[: phrase.count] if phrase.count else rest if phrase.plural or phrase.kind == "pronoun" else rest[:1]
 
     def _other(self, phrase: Phrase, attributes: dict[str, str]) -> list[str]:
         """The one not spoken of last, among the last group; a new one when there is none ("one ..., the other ...")."""
@@ -110,6 +122,14 @@ class Discourse:
             index = phrase.ordinal - 1 if phrase.ordinal > 0 else -1
             if fitting and index < len(fitting):
                 return [fitting[index]]
+        if phrase.other and self.anaphora and self.things:
+            found = self._rest(phrase, attributes, avoid)
+            return found or self._introduce(
+                replace(phrase, plural=phrase.plural or not phrase.count), shape, attributes
+            )
+        if phrase.label:  # "ball A"
+            found = [n for n, thing in self.things.items() if thing.label == phrase.label and thing.fits(shape, {})]
+            return found or self._introduce(phrase, shape, attributes)
         if phrase.determiner != "a" and self.anaphora:
             found = self._mentioned(phrase, shape, attributes, avoid)
             if found:
@@ -236,6 +256,7 @@ class Discourse:
             place=phrase.place,
             speed=phrase.speed,
             known=phrase.known,
+            label=phrase.label,
         )
         self.things[name] = thing
         if not phrase.known:

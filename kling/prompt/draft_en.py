@@ -6,6 +6,10 @@ from kling.prompt.groups_en import grouped
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 from kling.prompt.verbs_en import Chunk
 
+# What a thing does, when it is no camera that does it.
+_OWN = {"follow": "move", "orbit": "move", "pan": "spin", "dolly in": "move", "dolly out": "move",
+        "crane up": "change", "crane down": "change"}  # fmt: skip
+
 
 @dataclass
 class Draft:
@@ -25,6 +29,7 @@ class Draft:
     relative: bool = False
     antecedent: int | None = None  # of a relative clause whose subject or object is missing
     resumed: bool = False  # only carries the subject on after ", which topples": says nothing by itself
+    details: bool = False  # says more of the event before
     words: list[str] = field(default_factory=list)
 
     @property
@@ -41,9 +46,14 @@ def frozen(draft: Draft, phrases: dict[int, Phrase]) -> Clause:
         kind, name = "event", verb.value
         participle = draft.subordinate and verb.form == "ing" and verb.value  # "while spinning, the cone ..."
         done = draft.subjects or participle or draft.objects  # "roll a ball to the left"
-        if verb.move == "follow" and draft.subjects and not camera:  # "a ball follows a cube": moves, no camera does
-            links = [*((r, tuple(p)) for r, p in draft.links), ("path past", tuple(draft.objects))]
-            draft.links, draft.objects, name = [(r, list(p)) for r, p in links if p], [], "move"
+        by_itself = bool(draft.subjects) and not camera and verb.form in ("s", "ing", "ed") and not verb.passive
+        if by_itself and verb.text.split()[-1] == "down" and name == "fall" and draft.objects:
+            draft.links.append(("down", draft.objects))  # "falls down the stairs"
+            draft.objects = []
+        own = _OWN.get(verb.move or "") if by_itself and (not name or verb.move == "follow") else None
+        if own or name == "pass":  # "a ball follows a cube", "circles it": moves, no camera does
+            draft.links.append(("path past", draft.objects))
+            draft.objects, name = [], own or "move"
         elif verb.move and (camera or not verb.value or not done):
             kind, name = "camera", verb.move
         elif verb.value in ("be", "make"):
@@ -64,6 +74,7 @@ def frozen(draft: Draft, phrases: dict[int, Phrase]) -> Clause:
         order=draft.order,
         subordinate=draft.subordinate,
         relative=draft.relative,
+        details=draft.details,
         text=" ".join(draft.words),
     )
 
@@ -87,6 +98,7 @@ class Drafts:
         self.loose_speed: str | None = None
         self.next_order = ""
         self.waiting: list[int] = []  # subordinate clauses that wait for their main clause
+        self.details: Phrase | None = None  # the group whose members are told one by one
         self.lost: list[str] = []
 
     def _kind(self, position: int) -> str:

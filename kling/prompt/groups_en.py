@@ -19,6 +19,7 @@ def grouped(chunks: list[Chunk]) -> tuple[list[Chunk], list[Phrase]]:
 def _members(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:
     """ "the red one of two balls", "one of them", "one of which": a phrase with ``among``."""
     found: list[Chunk] = []
+    chunks = [moved for i in range(len(chunks)) for moved in _after_its_group(chunks, i)]
     position = 0
     while position < len(chunks):
         chunk, of, whole = (chunks[i] if i < len(chunks) else None for i in range(position, position + 3))
@@ -43,6 +44,21 @@ def _members(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:
         found.append(Chunk(kind=kind, value="which", phrase=member, text=member.text))
         position += 3
     return found
+
+
+def _after_its_group(chunks: list[Chunk], position: int) -> list[Chunk]:
+    """ "of the three cones, only the red one falls": as if it were "the red one of the three cones falls"."""
+
+    def starts(i: int) -> bool:
+        kinds = [chunk.kind for chunk in chunks[i : i + 4]]
+        if i < 0 or kinds != ["path", "np", "comma", "np"] or (i and chunks[i - 1].kind != "stop"):
+            return False
+        group, member = chunks[i + 1].phrase, chunks[i + 3].phrase
+        return chunks[i].text == "of" and bool(group and group.plural and member and member.kind == "elliptic")
+
+    if starts(position):
+        return [chunks[position + 3], chunks[position], chunks[position + 1]]
+    return [] if any(starts(position - back) for back in (1, 2, 3)) else [chunks[position]]
 
 
 def _parts(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:

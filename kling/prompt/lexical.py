@@ -66,6 +66,7 @@ class Lexical:
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)?|°|[.!?;:,()\n&…—–/+]|\S")
 _MEASURE = re.compile(r"(?<![\w.])(\d+(?:[.,]\d+)?)[ -]?(m/s|km/h|mph|cm/s|[a-z]+|°)(?![\w/])", re.IGNORECASE)
 _CLAUSE_ENDS = {"...": ".", "…": ".", "!": ".", "?": ".", ";": ".", "\n": ".", "—": ",", "–": ",", "(": ",", ")": ","}
+_SHORT = re.compile(r"\b(?<=[a-z])'(d|ll)\b", re.IGNORECASE)  # "I'd", "you'll"
 _CONTRACTIONS = re.compile(r"\b(do|does|did|is|are|was|were|wo|ca|would|should|could)n['’]?t\b", re.IGNORECASE)
 
 
@@ -186,6 +187,7 @@ def _slip(word: str, known: str) -> bool:
 def read_english(prompt: str, *, plain: bool = False) -> Lexical:
     """Level 1 for English. ``plain`` is the ablation: surface words, no lemmas, synonyms, phrases or corrections."""
     text = unicodedata.normalize("NFKC", prompt).replace("’", "'")
+    text = _SHORT.sub(lambda m: {"d": " would", "ll": " will"}[m[1].lower()], text)
     text = _CONTRACTIONS.sub(lambda m: {"wo": "will", "ca": "can"}.get(m[1].lower(), m[1]) + " not", text)
     if plain:
         words = _split(text)

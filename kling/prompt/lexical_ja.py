@@ -108,6 +108,9 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
         return []
     if word.form == "punct" or surface in entries or word.lemma in entries:
         return [word]
+    first = _first_verb(word.lemma, entries) if word.form.startswith("動詞") else None
+    if first is not None:
+        return [replace(word, text=first, lemma=first)]
     for cut in range(len(surface) - 1, 0, -1):
         halves = entries.get(surface[:cut]), entries.get(surface[cut:])
         if not (halves[0] and halves[1]):
@@ -118,6 +121,33 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
             first = replace(word, text=surface[:cut], lemma=surface[:cut], end=middle)
             return [first, replace(word, text=surface[cut:], lemma=surface[cut:], start=middle)]
     return [word]
+
+
+# Verbs that follow another one and only say how it goes on: 動き出す, 転がり続ける.
+_SECOND = ("出す", "始める", "続ける", "終わる", "切る", "回る", "去る", "かける", "まくる")
+_LAST_VOWEL = {
+    "い": "う",
+    "き": "く",
+    "ぎ": "ぐ",
+    "し": "す",
+    "ち": "つ",
+    "に": "ぬ",
+    "び": "ぶ",
+    "み": "む",
+    "り": "る",
+}
+
+
+def _first_verb(lemma: str, entries: dict[str, tuple[Sense, ...]]) -> str | None:
+    """The first verb of a compound that is in no lexicon: 動き出す is 動く."""
+    for second in _SECOND:
+        stem = lemma.removesuffix(second)
+        if stem == lemma or not stem:
+            continue
+        for first in (stem[:-1] + _LAST_VOWEL.get(stem[-1], ""), stem + "る"):
+            if any(sense.kind in ("verb", "move") for sense in entries.get(first, ())):
+                return first
+    return None
 
 
 def _word(morpheme: Any) -> Token:
@@ -140,7 +170,10 @@ def _longest(words: list[Token], position: int, entries: dict[str, tuple[Sense, 
         if any(word.form == "punct" for word in part):
             continue
         surface = "".join(word.text for word in part)
-        senses = entries.get(surface) or entries.get("".join(w.text for w in part[:-1]) + part[-1].lemma)
+        plain = "".join(w.text for w in part[:-1]) + part[-1].lemma
+        senses = entries.get(surface) or entries.get(plain)
+        verbal = part[-1].form.startswith("動詞") and any(s.kind in ("verb", "move") for s in entries.get(plain, ()))
+        senses = entries[plain] if verbal else senses  # 動き出す begins with a verb, not with "the movement"
         if senses:
             last = part[-1]
             return (

@@ -74,6 +74,11 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # A count that is only vaguely said; the semantic level takes the number and names a doubt.
     "vague": {"2": "some", "3": "several|few|a few|handful of", "5": "many|lot of|lots of|bunch of|plenty of"},
+    # Before the things it is made of: "a stack of three cubes".
+    "arrangement": {
+        "on": "stack of|pile of|tower of|heap of|column of",
+        "no": "ring of|circle of|group of|set of|row of|line of|cluster of|series of|collection of",
+    },
     "determiner": {
         "a": "a|an|another",
         "the": "the|this|that|these|those|its|their|said",
@@ -84,15 +89,21 @@ WORDS: dict[str, dict[str, str]] = {
         "they": "they|them|themselves",
         "both": "both|both of|both of them|the two|the two of them",
         "each other": "each other|one another|together",
-        "everything": "everything|all objects|all of them|everything else",
-        "other": "the other|the other one|the other ball|another one",
+        "everything": "everything|all objects|all of them",
+        "others": "everything else|all other objects|all the other objects|the others|the other two"
+        "|the other three|the other four|the other five|the other six|the rest|the other ones|the remaining ones"
+        "|all the others|all the rest|the rest of them",
+        "other": "the other|the other one|another one",
         "one": "one",
         "somebody": "somebody|someone|i|we|you|me|us|person|people|hand|nobody|no one|anyone|player|who|viewer",
         "nothing": "nothing|nothing else",
         "neither": "neither",
     },
     "verb": {
-        "fall": "fall|drop|plummet|plunge|descend|fall down|drop down|come down|fall freely|free fall",
+        "fall": "release|let go of|come back down|fall back|fall back down|drop back down|come down again"
+        "|go back down"
+        "|drop back|fall down again|fall again|fall|drop|plummet|plunge|descend|fall down|drop down|come down"
+        "|fall freely|free fall",
         "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob",
         "roll": "roll|trundle|roll along",
         "slide": "slide|glide|skid|slip|slide to a stop|skate|slide to a halt|slither",
@@ -102,7 +113,8 @@ WORDS: dict[str, dict[str, str]] = {
         "swing": "swing|sway|oscillate|dangle|swing back and forth|swing to and fro|swing like a pendulum"
         "|swing from side to side|sway back and forth",
         "topple": "topple|topple over|tip over|fall over|keel over|tumble over|overturn|tip|collapse|flip over"
-        "|fall on its side|fall onto its side|fall to its side|fall to the side|lose its balance|lose balance|go over",
+        "|fall on its side|fall onto its side|fall to its side|fall to the side|lose its balance|lose balance"
+        "|go over",
         "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|run into|smack|nudge|tap|impact|bash"
         "|meet|knock into|make contact|touch|brush against|crash land",
         "knock": "knock|bat|knock away|knock aside",
@@ -116,13 +128,16 @@ WORDS: dict[str, dict[str, str]] = {
         "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
         "|come to a complete stop|stand still again",
         "posture": "sit|stand|rest|lie|wait|park|perch|be rest",
-        "move": "move|travel|go|drive|come|head|proceed|advance|enter|cross|cruise|move along|wander|drift",
+        "move": "move|travel|go|drive|come|head|proceed|advance|cruise|move along|wander|drift",
+        "pass": "pass|overtake|pass by|cross|enter|leave|outrun|go past",
         "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot",
         "push": "push|kick|shove|flick|pull|drag",
         "make": "hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
         "|imagine|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set"
         "|position|locate|arrange|find|line up|capture|need|reveal|frame",
         "be": "be|exist|happen|occur|take place",
+        "change": "slows|slows down|slow down|speed up|accelerate|decelerate|lose speed|gain speed|pick up speed"
+        "|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake|vibrate",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
     },
@@ -139,26 +154,35 @@ WORDS: dict[str, dict[str, str]] = {
         "right_of": "right of|to the right of|on the right of|on the right side of|at the right of",
         "in_front_of": "in front of|before the front of|ahead of",
         "behind": "behind|in back of|at the back of",
-        "on": "on top of|atop|upon|on",
+        "on": "on top of|atop|upon|on|on the edge of|at the edge of|at the top of|on the top of",
         "above": "above|high above|hover over|directly above",
         "below": "under|below|beneath|underneath",
         "near": "next to|beside|near|close to|alongside|adjacent to|by the side of|not far from|by",
-        "side by side": "side by side|next to each other|beside each other|near each other|close together",
+        # Each of several to the one after it.
+        "near each other": "side by side|next to each other|beside each other|near each other|close together",
+        "on each other": "stacked|stacked up|on top of each other|one on top of the other|one on top of another"
+        "|stacked on top of each other|piled up|in a stack|stacked on each other|on top of one another|in a pile"
+        "|stacked one on top of the other|on each other|piled on top of each other",
+        "behind each other": "one behind the other|behind each other|behind one another|one behind another",
+        "above each other": "one above the other|above each other|one above another",
         "between": "between|in between",
     },
     "place": {  # where in the picture
         "left": "on the left|at the left|on the left side|on the left hand side|at left",
         "right": "on the right|at the right|on the right side|on the right hand side|at right",
+        "middle": "in the middle|in the center|in the centre|in between them",
         "front": "in the foreground|in front|in the front",
         "back": "in the background|at the back|in back|in the distance",
     },
     "path": {
         "into": "into|against|onto|on to|with|at",
-        "off": "off|off of|from the top of|from",
+        "off": "off|off of|from the top of|from|off the edge of|over the edge of|from the edge of|off the side of"
+        "|off the top of",
         "down": "down|down from",
         "up": "up",
         "past": "past|among|amid|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without"
-        "|out of|beyond|than",
+        "|out of|beyond",
+        "than": "than",
         "toward": "toward|towards|in the direction of",
     },
     "direction": {
@@ -177,6 +201,7 @@ WORDS: dict[str, dict[str, str]] = {
         "up": "up|upward|upwards|into the air|high into the air|up into the air|in the air|into the sky|up high"
         "|straight up|skyward|up in the air|high up",
         "down": "down|downward|downwards|straight down",
+        "apart": "apart|away from each other|in opposite directions|away from one another|from each other",
         "clockwise": "clockwise",
         "counterclockwise": "counterclockwise|anticlockwise|counter clockwise|anti clockwise",
         "in": "in|inward|inwards|closer in",
@@ -199,13 +224,15 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "subordinator": {
         "while": "while|even when|even as|even if|even though|as|whilst|at the same time as|during which|with",
-        "after": "after|once|when|as soon as|because|since|whenever",
+        "after": "after|once|when|as soon as|because|since|whenever|if",
         "before": "before|until|till",
     },
     "relative": {"which": "which|that|who|whose", "how": "how|where|in which|so that"},
     "conjunction": {"and": "and|&|+|plus|as well as|along with|together with", "but": "but|yet|however|or|nor|so|just"},
     "negation": {
-        "not": "not|never|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than|instead of",
+        "not": "not|never|almost|nearly|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than"
+        "|instead of",
+        "neither": "none of|neither of|not one of",
         "no": "no|zero|without any|free of",
         "without": "without",
         "except": "except|except for|apart from|other than",
@@ -257,7 +284,7 @@ WORDS: dict[str, dict[str, str]] = {
         "|night time|in the dark|dark night|moonlight|under the star|dark of night",
         "studio": "studio|white background|white studio|white backdrop|studio white|plain background"
         "|plain white background|studio background|white studio floor|plain white studio|infinity cove|white floor"
-        "|studio backdrop|studio setting|bright studio|white void|studio floor|clean white background"
+        "|studio backdrop|studio setting|bright studio|white void|studio floor|clean white background|studio lit by"
         "|seamless white background|photo studio",
     },
     "lighting": {
@@ -266,9 +293,10 @@ WORDS: dict[str, dict[str, str]] = {
         "daylight": "daylight|sunlight|sunny|sunny day|bright sunlight|bright daylight|midday|noon|sunshine"
         "|in the sun|bright sun|bright day|by day|daytime|broad daylight|under a blue sky|sunny afternoon|clear day"
         "|day|morning light|natural daylight|under the sun|natural light|day light|full daylight|midday sun|sunlit"
-        "|clear daylight",
+        "|clear daylight|the sun shines|sun shine|sun shines|sun be shining|under a clear sky|midday light",
         "dusk": "dusk|sunset|twilight|golden hour|evening|evening light|late evening|at sundown|sundown|dusk light"
-        "|evening sun|setting sun|sunset light|the light of dusk|nightfall|dusky light|light of dusk"
+        "|evening sun|the sun sets|sun set|sun sets|sun go down|sun goes down|setting sun|sunset light"
+        "|the light of dusk|nightfall|dusky light|light of dusk"
         "|dim evening light|blue hour|gloaming|warm evening light|golden hour light|setting sun light",
     },
     "gravity": {
@@ -317,25 +345,29 @@ WORDS: dict[str, dict[str, str]] = {
         "|way|such|side|start|same|to the ground|to the floor|on the ground|on the floor"
         "|onto the floor|onto the ground|against the ground|of the frame|of the picture|of the scene|of the screen"
         "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone"
-        "|from a height of|gets|else|case|mid air|in mid air",
+        "|from a height of|gets|else|what|on the other side|from the other side|to the other side|on the far side"
+        "|the other side|per"
+        "|case|mid air|in mid air",
     },
     # Understood as picture talk that the graph has no place for: passed on as text.
     "adjective": {
         "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
         "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
-        "|medium|moderate|steady|taller|shorter|wider|thinner|tallest|shortest|nearest|closest|farthest|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud|happy|sad|strange|magic|magical|different"
+        "|medium|moderate|steady|taller|shorter|wider|thinner|tallest|shortest|highest|lowest|heaviest|lightest"
+        "|nearest|closest|farthest|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud"
+        "|happy|sad|strange|magic|magical|different"
         "|same|identical|similar|various|other|lovely|upright|narrow|good|bad|great|amazing|perfect|solid|hollow"
         "|transparent|translucent|opaque|young|free|medium sized|medium size",
     },
     "abstract": {
-        "": "time|times|twice|once more|again|middle|center|centre|in the middle|in the center|in the centre|line"
+        "": "time|times|twice|once more|again|middle|center|centre|line"
         "|row|in a row|in a line|several times|many times|a few times|three times|two times|depth|field of view"
         "|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld|time lapse|feel|atmosphere|mood"
         "|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution|bokeh|fog|mist|rain|wind|storm"
         "|cloud|weather|music|sound|speed|force|energy|physics|direction|distance|height|moment|end|beginning|ice"
         "|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view|top down|eye level|4k|8k|hd|contrast"
-        "|composition|lens flare|wide angle|tracking|macro|exposure|grain|film grain|hour|minute|dream|fun|beauty"
-        "|nature|spot|balance|path|circle|pendulum|gradient|grade|color grading|tone|palette|vibe|ambience",
+        "|composition|lens flare|wide angle|macro|exposure|grain|film grain|hour|minute|dream|fun|beauty"
+        "|nature|spot|balance|path|circle|gradient|grade|color grading|tone|palette|vibe|ambience",
     },
 }
 
@@ -343,13 +375,15 @@ WORDS: dict[str, dict[str, str]] = {
 IRREGULAR: dict[str, tuple[str, str]] = {
     "fell": ("fall", "ed"), "fallen": ("fall", "en"), "threw": ("throw", "ed"), "thrown": ("throw", "en"),
     "hit": ("hit", "base"), "struck": ("strike", "en"), "spun": ("spin", "en"), "swung": ("swing", "en"),
-    "slid": ("slide", "en"), "ran": ("run", "ed"), "stood": ("stand", "en"), "sat": ("sit", "en"), "lay": ("lie", "ed"),
+    "slid": ("slide", "en"), "ran": ("run", "ed"), "stood": ("stand",
+    "en"), "sat": ("sit", "en"), "lay": ("lie", "ed"),
     "lying": ("lie", "ing"), "lies": ("lie", "s"), "flung": ("fling", "en"), "flew": ("fly", "ed"),
     "flown": ("fly", "en"), "is": ("be", "s"), "are": ("be", "s"), "was": ("be", "ed"), "were": ("be", "ed"),
     "been": ("be", "en"), "being": ("be", "ing"), "am": ("be", "s"), "'s": ("be", "s"), "'re": ("be", "s"),
     "has": ("have", "s"), "had": ("have", "ed"), "having": ("have", "ing"), "does": ("do", "s"), "did": ("do", "ed"),
     "gets": ("get", "s"), "got": ("get", "ed"), "gotten": ("get", "en"), "came": ("come", "ed"), "went": ("go", "ed"),
     "goes": ("go", "s"), "made": ("made", "base"), "shown": ("show", "en"), "seen": ("see", "en"),
+    "slows": ("slows", "s"), "slowing": ("slows", "ing"), "slowed": ("slows", "ed"),
     "began": ("begin", "ed"), "begun": ("begin", "en"), "kept": ("keep", "en"), "met": ("meet", "en"),
     "drove": ("drive", "ed"), "driven": ("drive", "en"), "shot": ("shot", "base"), "rose": ("rise", "ed"),
     "set": ("set", "base"), "put": ("put", "base"), "sent": ("send", "en"), "left": ("left", "base"),

@@ -20,6 +20,7 @@ class ModifierReader(ABC):
         self.open = OpenClause()
         self.list: list[int] = []  # phrases joined so far, waiting for their particle
         self.modifiers = Modifiers()
+        self.among: int | None = None  # 三つの球のうち: the group that the next phrase is chosen from
         self.parts: list[int] = []  # ひとつは赤、もうひとつは青
         self.relatives: list[int] = []  # clauses waiting for the noun they modify
         self.places: list[Link] = []  # 机の上の: modifies the next noun
@@ -57,7 +58,10 @@ class ModifierReader(ABC):
         number = after.value("number") if after is not None and token.text in ("うち", "中") else None
         group = next((p for p in reversed(self.phrases) if p.plural), None)
         if number is None or group is None:
-            return None
+            if group is None or token.text != "うち":
+                return None
+            self.modifiers, self.list, self.among = Modifiers(), [], group.id  # 三つの球のうち、赤い球が
+            return position + (2 if self._text(position + 1) in (",", "の", "で") else 1)
         self.modifiers, self.list = Modifiers(), []
         count = as_count(number)
         member = self._phrase(kind="elliptic", count=count, plural=count > 1, among=group.id, text=f"うち{number}")
@@ -68,7 +72,7 @@ class ModifierReader(ABC):
     def _part(self, position: int, token: Token) -> int | None:
         """ひとつは赤、もうひとつは青: parts of a plural phrase before or after."""
         number = token.value("number")
-        other = token.value("pronoun") == "other"
+        other = token.value("pronoun") in ("other", "others")
         if not (number or other) or self._text(position + 1) not in ("は", "が"):
             return None
         after = self._at(position + 2)
@@ -83,9 +87,11 @@ class ModifierReader(ABC):
             if found:
                 attributes.append((found.kind, found.value))
             position += 1
+        whole = next((p for p in reversed(self.phrases) if len(p.parts) < (p.count or 0) and p.plural), None)
         count = int(number) if number and number.isdecimal() else 1
+        if token.value("pronoun") == "others" and whole is not None:  # 残りは青
+            count = (whole.count or 0) - sum(self.phrases[part].count or 1 for part in whole.parts)
         phrase = self._phrase(kind="elliptic", attributes=tuple(attributes), count=count, text=token.text)
-        whole = next((p for p in reversed(self.phrases[:-1]) if len(p.parts) < (p.count or 0) and p.plural), None)
         if whole is not None and not self.parts:
             self.phrases[whole.id] = replace(whole, parts=(*whole.parts, phrase))
         else:
@@ -107,6 +113,9 @@ class ModifierReader(ABC):
         if token.has("vague"):
             modifiers.count, modifiers.vague = int(token.value("vague") or 2), True
             return position + (2 if following == "の" else 1)
+        if token.text in ("他", "ほか", "残り") and following == "の":
+            modifiers.other, modifiers.determiner = True, "the"
+            return position + 2
         if token.text in ("その", "この", "あの"):
             modifiers.determiner = "the"
             return position + 1

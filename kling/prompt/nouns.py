@@ -40,6 +40,7 @@ panda: capsule, 0.35 0.35 0.7, 100, soft
 fox|wolf: capsule, 0.13 0.13 0.4, 15, soft
 monkey: capsule, 0.13 0.13 0.3, 8, soft
 giraffe: capsule, 0.5 0.5 2.4, 900, soft
+rubber duck: capsule, 0.04 0.04 0.05, 0.05, rubber
 penguin|duck|chicken|hen|goose: capsule, 0.1 0.1 0.25, 4, soft
 bird|pigeon|sparrow|parrot|owl: capsule, 0.05 0.05 0.1, 0.3, soft
 fish: capsule, 0.04 0.04 0.15, 1, soft
@@ -90,7 +91,7 @@ beach ball|balloon: ball, 0.2, 0.1, rubber
 bowling ball: ball, 0.108, 6, wood
 billiard ball|pool ball|snooker ball: ball, 0.028, 0.17, wood
 snowball: ball, 0.05, 0.2, soft
-cannonball|wrecking ball: ball, 0.1, 30, metal
+cannonball|wrecking ball|pendulum: ball, 0.1, 30, metal
 crystal ball|disco ball: ball, 0.1, 2, glass
 marble: ball, 0.008, 0.005, glass
 bead|pearl|pea|bubble: ball, 0.005, 0.001, glass
@@ -111,7 +112,7 @@ bed|sofa|couch: cube, 1.0 0.5 0.35, 50, soft
 shelf|bookshelf: cube, 0.4 0.15 0.8, 25, wood
 pillow|cushion: cube, 0.25 0.2 0.07, 0.6, soft
 bottle|water bottle: cylinder, 0.035 0.035 0.12, 0.6, glass
-cup|mug|glass cup|can|tin can|jar|soda can: cylinder, 0.04 0.04 0.05, 0.3, metal
+cup|mug|glass|wine glass|glass cup|can|tin can|jar|soda can: cylinder, 0.04 0.04 0.05, 0.3, metal
 vase|pot|flowerpot|bucket|basket: cylinder, 0.1 0.1 0.13, 1.5, stone
 barrel|drum|oil drum|trash can: cylinder, 0.28 0.28 0.44, 30, metal
 wheel|tire|tyre: cylinder, 0.3 0.3 0.1, 12, rubber
@@ -122,7 +123,7 @@ rolling pin: cylinder, 0.03 0.03 0.2, 0.7, wood
 lamp|lantern|street lamp|mushroom|umbrella: cylinder, 0.12 0.12 0.25, 2, metal
 traffic cone: cone, 0.14 0.14 0.35, 2, rubber
 pyramid|tent|party hat|hat: cone, 0.25 0.25 0.25, 3, wood
-spinning top|toy top: cone, 0.03 0.03 0.03, 0.05, wood
+spinning top|toy top|top: cone, 0.03 0.03 0.03, 0.05, wood
 tree|pine|pine tree|palm tree|christmas tree: cone, 0.8 0.8 2.5, 500, wood, fixed
 bush|flower|rose bush|plant|cactus|sunflower: capsule, 0.15 0.15 0.3, 2, soft, fixed
 house|building|skyscraper|tower|castle|church|bridge: cube, 4 4 4, 100000, stone, fixed

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kling.prompt.discourse import Discourse
 from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
+from kling.prompt.places import chained, facing, placed, related
 from kling.prompt.shots import directed
 from kling.prompt.syntactic import Clause, Syntax
 from kling.prompt.timing import Happening, Timeline
@@ -43,6 +44,7 @@ class Composer:
         self.follows: list[tuple[list[str], str | None]] = []
         self.affected: list[str] = []  # what the last collision hit
         self.subject: list[str] = []  # of the last clause
+        self.all_still = False  # "nothing moves"
         self.lost: list[str] = []
         self.index = 0
 
@@ -53,7 +55,12 @@ class Composer:
             self._mention_before(clause)
             self._clause(clause)
         self._unmentioned()
-        self._places()
+        self.relations += placed(self.syntax, self.people.seen)
+        for phrase in self.syntax.phrases:
+            self.relations += chained(phrase.chain, self.people.seen.get(phrase.id, [])) if phrase.chain else []
+        self.happenings = facing(self.syntax, self.happenings, self.relations)
+        if self.all_still:
+            self._rest_still()
         nameless = {name for name, thing in self.people.things.items() if not thing.shape}  # "a big rolls"
         self.lost += [self.people.things[name].node().phrase for name in sorted(nameless)]
         events = [
@@ -124,7 +131,22 @@ class Composer:
             self._exceptions(clause, links)
         else:
             self._state(clause, subjects, objects, links)
-        self.subject = subjects or objects or self.subject
+        if not self._interrupts(clause):
+            self.subject = subjects or objects or self.subject
+
+    def _interrupts(self, clause: Clause) -> bool:
+        """A relative clause that was read before the clause it stands in: its subject is not who goes on."""
+        if not clause.relative or self.index + 1 >= len(self.syntax.clauses):
+            return False
+        outer = self.syntax.clauses[self.index + 1].subjects
+        return bool(outer and clause.subjects) and min(outer) < min(clause.subjects)
+
+    def _rest_still(self) -> None:
+        """ "nothing else moves": whatever nobody said anything of stays where it is."""
+        moved = {name for h in self.happenings for name in (h.event.agent, h.event.patient)}
+        for name in self.people.things:
+            if name not in moved:
+                self._happen("stay", name, posture=True)
 
     def _exceptions(self, clause: Clause, links: list[tuple[str, list[str]]]) -> None:
         for relation, names in links:
@@ -178,25 +200,15 @@ class Composer:
             self.people.recent = [n for n in self.people.recent if n != other]
 
     def _relate(self, relation: str, subjects: list[str], targets: list[str]) -> None:
-        if relation == "between" and len(targets) >= 2:
-            for name in subjects:
-                self.relations.append(Relation(kind="left_of", subject=targets[0], object=name))
-                self.relations.append(Relation(kind="left_of", subject=name, object=targets[1]))
-            return
-        if relation == "side by side":
-            for name, other in itertools.pairwise(subjects):
-                self.relations.append(Relation(kind="near", subject=name, object=other))
-            return
-        for name in subjects:
-            for target in targets:
-                if name == target:
-                    continue
-                if relation == "below":
-                    self.relations.append(Relation(kind="above", subject=target, object=name))
-                elif relation in ("left_of", "right_of", "in_front_of", "behind", "on", "above", "near"):
-                    self.relations.append(Relation(kind=relation, subject=name, object=target))
-                elif relation in ("off", "down", "up"):
-                    self.relations.append(Relation(kind="on", subject=name, object=target))
+        self.relations += related(relation, subjects, targets)
+        for name, target in itertools.product(subjects, targets) if relation == "than" else ():
+            self._compare(name, target)
+
+    def _compare(self, name: str, target: str) -> None:
+        """ "is bigger than the cube": then the cube is the small one, if nothing was said of it."""
+        opposite = {"large": "small", "small": "large"}.get(self.people.things[name].attributes.get("size", ""))
+        if opposite:
+            self.people.things[target].attributes.setdefault("size", opposite)
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -225,7 +237,9 @@ class Composer:
             direction = "up"
         if action in ("fall", "topple") and direction in ("down", "up"):
             return None
-        if action in ("stay", "collide") or (action in ("spin", "swing", "bounce") and direction in ("up", "away")):
+        if action in ("stay", "collide") or (action in ("spin", "swing", "bounce") and direction == "up"):
+            return None
+        if action in ("spin", "swing") and direction == "away":
             return None
         return direction
 
@@ -233,6 +247,10 @@ class Composer:
         self, clause: Clause, subjects: list[str], objects: list[str], links: list[tuple[str, list[str]]]
     ) -> None:
         verb = clause.verb
+        heads = {self.people.phrases[n].head for n in clause.subjects if n >= 0}
+        if "nothing" in heads and verb in ("move", *MOTIONS):
+            self.all_still = True
+            return
         if clause.negated:
             if verb in ("move", "push", "dash"):
                 for name in subjects:
@@ -245,6 +263,9 @@ class Composer:
         if verb in _MEETS:
             self._meet(clause, subjects, objects, links, agents)
             theme = subjects
+        elif verb == "stack":
+            where = [r for r, names in links if r == "on" and names]
+            self.relations += [] if where else chained("on", theme)
         elif verb == "land":
             self._land(clause, subjects, objects, links)
         elif verb == "posture" or verb in ("stay", "stop"):
@@ -299,6 +320,8 @@ class Composer:
 
     def _motion(self, clause: Clause, theme: list[str], links: list[tuple[str, list[str]]], agents: list[str]) -> None:
         step = 0
+        if clause.details:
+            self._replace_told(theme)
         targets = [n for relation, names in links if relation in ("into", "against") for n in names]
         if clause.verb == "fall":
             targets += [n for relation, names in links if relation == "on" for n in names]
@@ -327,6 +350,12 @@ class Composer:
         if targets:
             self.affected = [t for t in targets if t not in theme]
 
+    def _replace_told(self, names: list[str]) -> None:
+        """ "two cones slide, one to the left ...": the group's event gives way to each member's own."""
+        told = [h.clause for h in self.happenings if h.event.agent in names and h.event.action in MOTIONS]
+        last = max(told, default=-1)
+        self.happenings = [h for h in self.happenings if h.clause != last or h.event.agent not in names]
+
     def _happen_at(self, action: str, name: str, clause: Clause, step: int) -> None:
         event = Event(action=action, agent=name, direction=self._direction(action, clause), speed=clause.speed)
         vague = clause.verb in ("push", "send", "knock") and event.direction is None
@@ -346,7 +375,7 @@ class Composer:
     def _locate(self, clause: Clause, theme: list[str], links: list[tuple[str, list[str]]]) -> None:
         """Where it happens: relations of the first frame; goals and paths of a motion are none."""
         for relation, targets in links:
-            if clause.verb in ("stop", *_MEETS) and relation != "side by side":
+            if clause.verb in ("stop", *_MEETS) and not relation.endswith("each other"):
                 continue
             if relation in ("toward", "path past") or (clause.verb in _TRAVELS and relation in _GOALS):
                 way = relation.removeprefix("path ").replace("_", " ")
@@ -379,18 +408,6 @@ class Composer:
             if said and phrase.id not in used and phrase.id not in self.people.seen:
                 self.people.resolve(phrase.id)
                 self._premodified((phrase.id,))
-
-    def _places(self) -> None:
-        """ "a ball on the left, a cube on the right" puts one left of the other."""
-        placed: dict[str, list[str]] = {}
-        for phrase in self.syntax.phrases:
-            for name in self.people.seen.get(phrase.id, ()):
-                if phrase.place and name not in placed.setdefault(phrase.place, []):
-                    placed[phrase.place].append(name)
-        for kind, one, other in (("left_of", "left", "right"), ("in_front_of", "front", "back")):
-            for name in placed.get(one, ()):
-                for target in placed.get(other, ()):
-                    self.relations.append(Relation(kind=kind, subject=name, object=target))
 
     def _scene(self) -> dict[str, str]:
         """One value a field: the ground wins over "night", the first over the second (a doubt)."""

@@ -87,7 +87,7 @@ class OpenClause:
         """The clause as it stands. に is what is hit, whom it is done by, what is fallen on, or a goal."""
         links = list(self.links)
         if self.goals:
-            relation = "into" if verb in ("collide", "knock over") else "on" if verb == "fall" else "to"
+            relation = "into" if verb in ("collide", "knock over") or group.enters else "on" if verb == "fall" else "to"
             links.append(Link(relation="agent" if group.passive else relation, phrases=tuple(self.goals)))
         return Clause(
             kind=kind,
@@ -115,6 +115,7 @@ class Modifiers:
     ordinal: int | None = None
     vague: bool = False
     joined: bool = False  # 赤と青の: one of each
+    other: bool = False  # 他のボール
     determiner: str = ""
     speed: str | None = None
     words: list[str] = field(default_factory=list)
@@ -130,6 +131,7 @@ class VerbGroup:
     causes: bool = False  # 転がらせる
     comes: bool = False  # 転がってくる
     holds: bool = False  # 停まっている
+    enters: bool = False  # 転がり込む
     subordinate: str = ""
     end: int = 0  # position after the endings
     after: int = 0  # position after ながら, 前に and the like
@@ -148,6 +150,7 @@ def as_relation(token: Token | None) -> str | None:
 def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
     """The endings of the verb at ``position``."""
     negated = passive = te = causes = holds = False
+    enters = tokens[position].lemma.endswith("込む")
     comes = tokens[position].text.endswith(_COMES)
     end = position + 1
     while end < len(tokens) and _helps(tokens, end):
@@ -156,6 +159,7 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
         causes |= tokens[end].lemma in ("せる", "させる")
         holds |= te and tokens[end].lemma in ("いる", "おる")
         comes |= te and tokens[end].lemma in ("くる", "来る")
+        enters |= tokens[end].lemma in ("込む", "こむ")
         te = tokens[end].text in ("て", "で")
         end += 1
     subordinate, after = _subordinator(tokens, end, te=te)
@@ -166,6 +170,7 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
         causes=causes,
         comes=comes,
         holds=holds,
+        enters=enters,
         subordinate=subordinate,
         end=end,
         after=after,
@@ -176,6 +181,8 @@ def _helps(tokens: tuple[Token, ...], position: int) -> bool:
     token = tokens[position]
     if token.form == "punct" or token.has("subordinator", "order", "speed"):
         return False
+    if token.lemma == "する" and token.has("verb", "move"):
+        return False  # 近づいて衝突する: a verb of its own
     if token.lemma in HELPERS and not token.has("noun", "thing", "setting", "color"):
         return token.text != "で" or follows_verb(tokens, position)
     return token.form.startswith("助動詞")

@@ -34,6 +34,9 @@ class Phrase:
     among: int | None = None  # "one of them": the phrase it is chosen from
     parts: tuple[int, ...] = ()  # "two balls, one red and one blue": ids of the phrases that divide it
     known: bool = True  # False: the noun is in no lexicon
+    other: bool = False  # "the other cubes": those not spoken of last
+    label: str = ""  # "ball A"
+    chain: str = ""  # "a stack of cubes": how each stands to the next
     text: str = ""
 
 
@@ -64,6 +67,7 @@ class Clause:
     subordinate: str = ""  # while, after, before
     main: int | None = None  # the clause it is subordinate to
     relative: bool = False
+    details: bool = False  # "..., one to the left": says more of the event before
     text: str = ""
 
 

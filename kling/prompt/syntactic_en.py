@@ -33,6 +33,7 @@ class Assembler(Drafts):
         if draft.empty and not self.drafts and self.loose and self._kind(position + 1) in ("np", "adjective"):
             return
         self._unwind()
+        self.details = None
         if chunk.kind == "stop":
             self.draft = Draft()
         self.last = None
@@ -126,6 +127,8 @@ class Assembler(Drafts):
         verb, draft = self.draft.verb, self.draft
         if verb is None or not verb.value or verb.value in ("be", "make") or not draft.subjects:
             return False
+        if joined and self._detailed(phrase, position):
+            return True
         next_kind = self._kind(position + 1)
         placed = self._kind(position - 2) == "place"
         contrast = {"speed": draft.speed or verb.speed, "direction": draft.direction, "place": placed}.get(next_kind)
@@ -139,6 +142,24 @@ class Assembler(Drafts):
         self.draft = Draft(subjects=[phrase.id], order=order)
         self._take_verb(replace(verb, speed=None))
         self.draft.direction = direction if next_kind == "speed" else None
+        self.last = phrase.id
+        return True
+
+    def _detailed(self, phrase: Phrase, position: int) -> bool:
+        """ "two cones slide apart, one to the left and the other to the right": what each of them does."""
+        draft, following = self.draft, self._kind(position + 1)
+        member = phrase.kind == "elliptic" or phrase.head == "other"
+        group = self.details or (self.phrases[draft.subjects[0]] if len(draft.subjects) == 1 else None)
+        if not member or group is None or not group.plural or following not in ("direction", "speed"):
+            return False
+        verb = draft.verb
+        if verb is None or verb_ahead(self.chunks, position + 1):
+            return False
+        if phrase.kind == "elliptic":
+            phrase = self.phrases[phrase.id] = replace(phrase, among=group.id, count=phrase.count or 1, head="")
+        self._unwind()
+        self.draft, self.details = Draft(subjects=[phrase.id], details=True), group
+        self._take_verb(replace(verb, speed=None))
         self.last = phrase.id
         return True
 
@@ -321,12 +342,18 @@ class Assembler(Drafts):
         if self.last is None or self.draft.empty or chunk.value == "how":
             self._unwind()  # "a video where a ball falls"
             return
+        if self._kind(position - 1) == "speed" and chunk.text == "that":  # "so hard that it flies away"
+            self._unwind()
+            self.draft.order = "then"
+            return
         antecedent = self.last
         outer = self.draft
         tells_on = (
             self._kind(position - 1) == "comma" and outer.verb is not None and outer.verb.value not in ("make", "be")
         )
-        if tells_on and not outer.relative and not outer.subordinate:  # "hits a cube, which topples": happens after it
+        if (
+            tells_on and not outer.relative and not (outer.subordinate and outer.initial)
+        ):  # "hits a cube, which topples": happens after it
             subjects = list(outer.subjects)
             self._unwind()
             outer = Draft(subjects=subjects, resumed=True)
@@ -384,7 +411,9 @@ class Assembler(Drafts):
 
     def _place(self, chunk: Chunk, position: int) -> None:
         target = self.last
-        leads = self._kind(position + 1) == "np" and (position == 0 or self._kind(position - 1) != "np")
+        after = self._kind(position + 1)
+        inverted = after == "verb" and self._kind(position + 2) == "np" and self._kind(position - 1) != "np"
+        leads = inverted or (after == "np" and (position == 0 or self._kind(position - 1) != "np"))
         if target is not None and not leads:
             self.phrases[target] = replace(self.phrases[target], place=chunk.value)
         elif self._kind(position + 1) in ("np", "comma", "verb"):
@@ -394,8 +423,8 @@ class Assembler(Drafts):
                     break
 
     def _relation(self, chunk: Chunk, position: int) -> None:
-        if chunk.value == "side by side":
-            self.draft.links.append(("side by side", [-1]))
+        if chunk.value.endswith("each other"):
+            self.draft.links.append((chunk.value, [-1]))
             return
         if chunk.text == "by" and self.draft.verb is not None and self.draft.verb.passive:
             self.preposition = "agent"

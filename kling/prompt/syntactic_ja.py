@@ -24,6 +24,8 @@ from kling.prompt.state_ja import (
 )
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 
+_LABELS = tuple("ABCDEFGHXYZ")
+
 
 class Reader(ModifierReader):
     """Reads tokens left to right; ``clauses`` holds what is closed."""
@@ -46,6 +48,7 @@ class Reader(ModifierReader):
             self._scene,
             self._member,
             self._part,
+            self._its_place,
             self._modifier,
             self._noun,
             self._adverb,
@@ -137,10 +140,14 @@ class Reader(ModifierReader):
         if head is None and not self.unknown_nouns:
             return None
         modifiers, self.modifiers = self.modifiers, Modifiers()
+        label = self._text(position + 1) if self._text(position + 1) in _LABELS else ""  # ボールA
         before = next((p for p in self.phrases if head is None and p.head == token.text), None)
         number = self._phrase(
-            kind="elliptic" if head == "" else "object",
+            kind="elliptic" if head == "" or self.among is not None else "object",
             head=token.text if head is None else head,
+            among=self.among,
+            other=modifiers.other,
+            label=label,
             attributes=tuple(modifiers.attributes),
             alternatives=tuple(modifiers.alternatives),
             count=modifiers.count,
@@ -155,16 +162,16 @@ class Reader(ModifierReader):
             known=head is not None or before is not None,
             text="".join((*modifiers.words, token.text)),
         )
-        self.parts, self.place = [], None
+        self.parts, self.place, self.among = [], None, None
         self._resolve_relatives(number)
         self.list.append(number)
-        return self._particle(position + 1)
+        return self._particle(position + (2 if label else 1))
 
     def _unknown_noun(self, position: int, token: Token) -> bool:
         """A common noun of no lexicon, marked as subject or object, with no verb made of it."""
         return (
             not token.senses
-            and token.form.startswith("名詞 普通名詞")
+            and token.form.startswith(("名詞 普通名詞", "名詞 固有名詞"))
             and self._text(position + 1) in ("が", "を", "は")
             and len(token.text) > 1
         )
@@ -205,6 +212,9 @@ class Reader(ModifierReader):
             self.open.objects.extend(phrases)
         elif text in ("に", "へ"):
             return self._goal(phrases, after)
+        elif text == "で" and self._text(after) == "は" and self._denies(after + 1):  # ボールではなく、箱が
+            self.open.links.append(Link(relation="not", phrases=tuple(phrases)))
+            return after + 2
         elif text in PARTICLES:
             self.open.links.append(Link(relation=PARTICLES[text], phrases=tuple(phrases)))
         elif text in ("だ", "です", "である"):
@@ -214,6 +224,10 @@ class Reader(ModifierReader):
             self._bare(phrases, text)
             return position
         return after
+
+    def _denies(self, position: int) -> bool:
+        token = self._at(position)
+        return token is not None and token.lemma in ("ない", "無い") and "連用" in token.form
 
     def _bare(self, phrases: list[int], text: str) -> None:
         """No particle: a tag, or the subject of a verb that follows."""
@@ -267,6 +281,13 @@ class Reader(ModifierReader):
             return True
         return token.text in ("その", "この", "もう")
 
+    def _its_place(self, position: int, token: Token) -> int | None:
+        """その左に, その上に: a place of what was spoken of last."""
+        if token.text != "その" or as_relation(self._at(position + 1)) is None:
+            return None
+        self.list = [self._phrase(kind="pronoun", head="it", text=token.text)]
+        return self._genitive(position + 1)
+
     def _genitive(self, position: int) -> int:
         """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
         token = self._at(position)
@@ -291,6 +312,10 @@ class Reader(ModifierReader):
 
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
+        chain = token.value("relation") or ""
+        if chain.endswith("each other") and not self._holds(position + 1):
+            self.open.links.append(Link(relation=chain, phrases=(-1,)))
+            return position + 1
         if order is not None:
             self.open.order = order
             return position + 1
@@ -318,6 +343,11 @@ class Reader(ModifierReader):
             self.open.direction = direction
         return position
 
+    def _holds(self, position: int) -> bool:
+        """並んでいる, 積み重なってある: the state itself, no manner of what follows."""
+        token = self._at(position)
+        return token is not None and token.lemma in ("いる", "おる", "ある", "居る")
+
     def _same_landmark(self, token: Token) -> None:
         """円錐の左に球があり、右に箱がある: right of the cone too."""
         before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
@@ -337,10 +367,12 @@ class Reader(ModifierReader):
             phrases, self.list = self.list, []
             self._subject(phrases, topic=False)
         group = verb_group(self.tokens, position)
-        relative = not group.te and self._phrase_follows_verb(group.end)
+        cleft = self._text(group.end) == "の" and self._text(group.end + 1) == "は"  # 弾むのは赤いほうだけ
+        relative = not group.te and (cleft or self._phrase_follows_verb(group.end))
         self._predicate_before()
         self._cameras_first()
-        camera = any(self.phrases[i].kind == "camera" for i in self.open.subjects)
+        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
+        camera = goes_on or any(self.phrases[i].kind == "camera" for i in self.open.subjects)
         chased = move == "follow" and bool(self.open.subjects)  # a ball that follows a ball is no camera
         kind = "camera" if move and (camera or (verb is None and not chased)) else "make" if verb == "make" else "event"
         if camera:
@@ -352,8 +384,19 @@ class Reader(ModifierReader):
         if kind == "event":
             self._goes_along(verb or "", token, group)
         self.open.words.append(token.text)
+        if group.negated and token.lemma in ("ある", "いる", "存在") and not relative:  # 箱はありません
+            self._absent()
+            return group.after
         self._close(kind, name, group=group, relative=relative)
         return group.after
+
+    def _sentence_films(self) -> bool:
+        return len(self.clauses) > self.sentence_start and self.clauses[-1].kind == "camera"
+
+    def _carried(self, verb: str, state: OpenClause) -> list[int]:
+        """Who goes on when nobody is named: 誰かが球を投げ、壁に当たる is about the ball."""
+        thrown = self.clauses[-1].objects if all(self.phrases[i].kind == "somebody" for i in self.last_subjects) else ()
+        return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
 
     def _cameras_first(self) -> None:
         """カメラを動かす, カメラが動く: either way it is the camera that moves."""
@@ -367,7 +410,7 @@ class Reader(ModifierReader):
         travels = verb in ("roll", "slide", "move", "dash")
         if travels and group.comes and state.direction is None:
             state.direction = "toward"
-        intransitive = not (token.lemma.endswith("す") or group.causes or group.passive)
+        intransitive = token.lemma.endswith("越す") or not (token.lemma.endswith("す") or group.causes or group.passive)
         if intransitive and state.objects and (travels or verb in ("fall", "bounce", "spin")):
             state.links.append(along([self.phrases[i] for i in state.objects], verb, state.direction))
             state.objects = []
@@ -384,12 +427,21 @@ class Reader(ModifierReader):
         )
 
     def _copula(self, position: int, token: Token) -> int | None:
-        """だ, です after an adjective: 赤いです."""
+        """だ, です after an adjective: 赤いです. ない after a noun: ボールがない."""
+        if token.lemma in ("ない", "無い") and token.form.startswith("形容詞") and self.open.subjects:
+            self._absent()
+            return position + 1
         several = self.modifiers.joined and self.last_subjects  # ボールが三つあり、赤と青と緑です
         if token.lemma in ("だ", "です") and self.modifiers.attributes and (self.open.subjects or several):
             self._predicate()
             return position + 1
         return None
+
+    def _absent(self) -> None:
+        """What there is not: its phrases mean nothing."""
+        link = Link(relation="not", phrases=tuple(self.open.subjects))
+        self.open.subjects, self.open.links = [], [link]
+        self._close("none", "")
 
     def _close(
         self,
@@ -407,8 +459,10 @@ class Reader(ModifierReader):
         if relative and state.topic:
             self.open.subjects, self.open.topic, subjects = subjects, True, []
             self.open.order, state.order = state.order, ""
-        if not subjects and not relative and kind in ("event", "be") and len(self.clauses) > self.sentence_start:
-            subjects = self.last_subjects
+        placed = kind == "make" and state.links and not state.objects  # 箱の左にあり、円錐の手前にある
+        carried = kind in ("event", "be") or placed
+        if not subjects and not relative and carried and len(self.clauses) > self.sentence_start:
+            subjects = self._carried(verb, state)
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
         index = len(self.clauses)
         clause = state.frozen(kind, verb, tuple(i for i in subjects if i not in camera), group)
@@ -426,7 +480,9 @@ class Reader(ModifierReader):
         if kind == "none" and not group.subordinate:
             return
         for waiting in self.waiting:  # Aした後、Bした後、C: each belongs to the next
-            self.clauses[waiting] = replace(self.clauses[waiting], main=index)
+            before = self.clauses[waiting]  # 箱にぶつかった後、ボールは止まる: who stops has hit the box
+            who = before.subjects or (tuple(subjects) if kind == "event" and not before.passive else ())
+            self.clauses[waiting] = replace(before, main=index, subjects=who)
         self.waiting = [index] if group.subordinate else []
 
 

@@ -52,6 +52,10 @@ class Timeline:
             and not (h.vague and (h.event.agent, h.clause + 1) in told)  # "is pushed and slides left"
         ]
 
+    def _at_first(self, number: int) -> bool:
+        """ "a ball that has been lying still starts to roll": rest that ends, told before what ends it."""
+        return self.syntax.clauses[self.happenings[number].clause].relative
+
     def _sequence(self) -> list[int]:
         """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
         sequence = list(range(len(self.syntax.clauses)))
@@ -92,7 +96,7 @@ class Timeline:
         before = [
             orders[i]
             for i in orders
-            if self.happenings[i].event.action != "stay"
+            if (self.happenings[i].event.action != "stay" or self._at_first(i))
             and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
         ]
         return 1 + max(before, default=-1)

@@ -44,6 +44,32 @@ def phrases(graph: SceneGraph) -> list[str]:
         ("立方体がこちらへ滑ってきて、右に倒れる", ["cube"], ["slide cube toward", "topple cube right"]),
         ("大きいほうの球が小さいほうの球に当たる", ["large ball", "small ball"], ["collide large ball"]),
         ("球が押されて、左へ転がる", ["ball"], ["roll ball left"]),
+        # the rest of a group, what each of them does, what nobody does
+        ("Two cubes and a cone. The cone falls, the others spin.", ["cube", "cube", "cone"],
+         ["fall cone", "spin cube", "spin cube"]),
+        ("Two red cones and a blue cone. The blue cone falls; the other cones spin.", ["red cone"] * 2 + ["blue cone"],
+         ["fall blue cone", "spin red cone", "spin red cone"]),
+        ("Two cubes slide apart, one to the left and the other to the right.", ["cube", "cube"],
+         ["slide cube left", "slide cube right"]),
+        ("Of the three cubes, only the red one slides.", ["red cube", "cube", "cube"], ["slide red cube"]),
+        ("A cone spins. Nothing else moves. Beside it is a cube.", ["cone", "cube"], ["spin cone", "stay cube"]),
+        ("None of the two cubes moves.", ["cube", "cube"], ["stay cube", "stay cube"]),
+        ("Cube A hits cube B, and cube B topples.", ["cube", "cube"], ["collide cube", "topple cube"]),
+        # things that do what a camera can do, too
+        ("A red ball circles a cone.", ["red ball", "cone"], ["roll red ball"]),
+        ("A cube falls down the stairs.", ["cube", "stairs"], ["fall cube"]),
+        ("A ball falls off the edge of a table.", ["ball", "table"], ["fall ball"]),
+        ("Can you show a cone toppling?", ["cone"], ["topple cone"]),
+        ("A cube slows down and stops.", ["cube"], ["stay cube"]),
+        ("The ball almost hits the cone.", ["ball", "cone"], []),
+        ("三つの円錐のうち、青い円錐だけが倒れる", ["blue cone", "cone", "cone"], ["topple blue cone"]),
+        ("球と箱が落ちるが、弾むのは球だけ", ["ball", "cube"], ["fall ball", "fall cube", "bounce ball"]),
+        ("誰かが箱を投げ、壁に当たる", ["cube", "wall"], ["throw cube", "collide cube"]),
+        ("箱ではなく、円錐が倒れる", ["cone"], ["topple cone"]),
+        ("箱がない。円錐が倒れる。", ["cone"], ["topple cone"]),
+        ("円柱に当たった後、箱は止まる", ["cylinder", "cube"], ["collide cube", "stay cube"]),
+        ("赤い箱が近づいて衝突し、青い箱が動き出す", ["red cube", "blue cube"],
+         ["slide red cube", "slide blue cube"]),
     ],
 )  # fmt: skip
 def test_turns_of_phrase(prompt, objects, happenings):
@@ -69,3 +95,30 @@ def test_relations_from_turns_of_phrase():
     assert relations("左の球は赤、右の球は青です。") == {("left_of", "red ball", "blue ball")}
     both = {("left_of", "ball", "cone"), ("right_of", "cube", "cone")}
     assert relations("円錐の左に球があり、右に立方体がある。") == both
+
+
+@pytest.mark.parametrize(
+    ("prompt", "relations"),
+    [
+        ("A stack of three cubes.", {("on", "o1", "o2"), ("on", "o2", "o3")}),
+        ("箱が三つ積まれている。", {("on", "o1", "o2"), ("on", "o2", "o3")}),
+        ("Two cones, one behind the other.", {("behind", "o1", "o2")}),
+        ("赤い球、その左に青い箱。", {("left_of", "o2", "o1")}),
+        ("On the left a ball, on the right a cube, in the middle a cone.",
+         {("left_of", "o1", "o3"), ("left_of", "o3", "o2")}),
+        ("On the left there is a cube, on the right there is a cone.", {("left_of", "o1", "o2")}),
+        ("球と箱が並んで滑る。", {("near", "o1", "o2")}),
+    ],
+)  # fmt: skip
+def test_lists_and_places(prompt, relations):
+    assert {(r.kind, r.subject, r.object) for r in understand(prompt).graph.relations} == relations
+
+
+def test_towards_each_other_knows_who_stands_where():
+    graph = understand("A cube is left of a cone. They slide towards each other.").graph
+    assert [(e.agent, e.direction) for e in graph.events] == [("o1", "right"), ("o2", "left")]
+
+
+def test_the_smaller_of_a_comparison_is_small():
+    graph = understand("The red ball is bigger than the blue ball.").graph
+    assert phrases(graph) == ["large red ball", "small blue ball"]

@@ -1,0 +1,89 @@
+"""Where things are to each other: relations from prepositions, lists and places of the picture. Part of level 3."""
+
+import itertools
+from dataclasses import replace
+
+from kling.prompt.graph import Relation
+from kling.prompt.syntactic import Clause, Syntax
+from kling.prompt.timing import Happening
+
+_PLAIN = ("left_of", "right_of", "in_front_of", "behind", "on", "above", "near")
+_OPPOSITE = {"left": "right", "right": "left"}
+
+
+def related(relation: str, subjects: list[str], targets: list[str]) -> list[Relation]:
+    """What "subjects relation targets" says of the first frame; nothing for relations that are no places."""
+    if relation == "between" and len(targets) >= 2:
+        return [
+            Relation(kind="left_of", subject=one, object=other)
+            for name in subjects
+            for one, other in ((targets[0], name), (name, targets[1]))
+        ]
+    if relation.endswith(" each other"):
+        return chained(relation.split()[0], subjects)
+    pairs = [(name, target) for name in subjects for target in targets if name != target]
+    if relation == "below":
+        return [Relation(kind="above", subject=target, object=name) for name, target in pairs]
+    if relation in _PLAIN:
+        return [Relation(kind=relation, subject=name, object=target) for name, target in pairs]
+    if relation in ("off", "down", "up"):
+        return [Relation(kind="on", subject=name, object=target) for name, target in pairs]
+    return []
+
+
+def chained(kind: str, names: list[str]) -> list[Relation]:
+    """ "a stack of cubes", "one behind the other": each to the next."""
+    return [Relation(kind=kind, subject=name, object=other) for name, other in itertools.pairwise(names)]
+
+
+def placed(syntax: Syntax, seen: dict[int, list[str]]) -> list[Relation]:
+    """ "a ball on the left, a cube on the right" puts one left of the other."""
+    at: dict[str, list[str]] = {}
+    for phrase in syntax.phrases:
+        for name in seen.get(phrase.id, ()):
+            if phrase.place and name not in at.setdefault(phrase.place, []):
+                at[phrase.place].append(name)
+    rows = (("left_of", "left", "right"), ("in_front_of", "front", "back"))
+    if "middle" in at:
+        rows = (("left_of", "left", "middle"), ("left_of", "middle", "right"), rows[1])
+    return [
+        Relation(kind=kind, subject=name, object=target)
+        for kind, one, other in rows
+        for name in at.get(one, ())
+        for target in at.get(other, ())
+    ]
+
+
+def facing(syntax: Syntax, happenings: list[Happening], relations: list[Relation]) -> list[Happening]:
+    """ "they roll towards each other", "slide apart": directions, where it is known who stands left of whom."""
+    left = {(r.subject, r.object) for r in relations if r.kind == "left_of"}
+    left |= {(r.object, r.subject) for r in relations if r.kind == "right_of"}
+
+    def turned(happening: Happening) -> Happening:
+        event, clause = happening.event, syntax.clauses[happening.clause]
+        way = _apart(clause, syntax)
+        if way is None or event.direction or event.action in ("collide", "stay"):
+            return happening
+        others = {h.event.agent for h in happenings if h.clause == happening.clause} - {event.agent}
+        sides = {"left" for other in others if (event.agent, other) in left}
+        sides |= {"right" for other in others if (other, event.agent) in left}
+        if len(sides) != 1:
+            return happening
+        side = sides.pop()
+        return replace(happening, event=replace(event, direction=side if way else _OPPOSITE[side]))
+
+    return [turned(happening) for happening in happenings]
+
+
+def _apart(clause: Clause, syntax: Syntax) -> bool | None:
+    """True: away from each other; False: toward each other; None: neither."""
+    if clause.direction == "apart":
+        return True
+    phrases = {phrase.id: phrase for phrase in syntax.phrases}
+    meets = any(
+        link.relation == "toward" and phrases[number].head == "each other"
+        for link in clause.links
+        for number in link.phrases
+        if number in phrases
+    )
+    return False if meets or clause.direction == "together" else None
