@@ -24,6 +24,15 @@ def test_help_of_an_application_starts_no_ray(module: str):
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["train.loop", "serve.work", "kling.pipeline"])
+def test_a_rank_starts_without_what_it_does_not_use(module: str):
+    """Each of them takes one to three seconds of a processor, in every process that a run or a service starts."""
+    unused = ("transformers", "diffusers", "scipy", "torch._dynamo")
+    code = f"import sys, {module}; print([m for m in {unused!r} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
 def test_unknown_command_is_one_line():
     result = subprocess.run(
         [sys.executable, "-m", "kling.client.command_line", "nonsense"], capture_output=True, text=True

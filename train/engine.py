@@ -25,7 +25,7 @@ from .zero import deepspeed_config, skip_compilation, zero_stage
 def make_engine(run: TrainRun, preset: Preset, ranks: Ranks) -> tuple[nn.Module, torch.optim.Optimizer, Any, int]:
     """(model, optimizer, DeepSpeed engine, ZeRO stage). All ranks call it, and end with the same weights."""
     if ranks.device.type == "cpu":
-        skip_compilation()
+        skip_compilation(run)
     stage = zero_stage(run, num_parameters(preset.dit))
     config = deepspeed_config(run, preset.dit, stage=stage, on_gpu=ranks.device.type == "cuda")
     model = _model(run, preset, ranks, whole=stage < 3 or ranks.rank == 0)

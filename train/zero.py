@@ -64,10 +64,11 @@ def deepspeed_config(run: TrainRun, model: DiTConfig, *, stage: int, on_gpu: boo
     }
 
 
-def skip_compilation() -> None:
+def skip_compilation(run: TrainRun) -> None:
     """Keep DeepSpeed from compiling on a CPU: its shared-memory collectives (a minute and a compiler for ranks of one
     machine, where gloo does) and Muon's iteration."""
     import deepspeed.ops
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    torch.compiler.set_stance("force_eager")
+    if run.optimizer.kind == "muon":  # not always: it imports the compiler, which takes a second
+        torch.compiler.set_stance("force_eager")

@@ -105,7 +105,7 @@ class DiT(nn.Module):
         )
         grid = self.grid(latents, origin)
         reach = Reach(grid=grid, window=self.config.window, chunk=chunk, first_chunk=first_chunk)
-        table = rope_table(grid, self.config.head_dim, latents.device)  # l 1 e/2 2  # pyright: ignore[reportCallIssue]
+        table = rope_table(grid, self.config.head_dim, latents.device)  # l 1 e/2 2
 
         x = self.patch_in(patches(latents, self.config.patch))  # b f s d
         t, modulation = self.time(time, context.controls.fps)  # b f|1 1 d, 6 x b f|1 1 d

@@ -18,7 +18,6 @@ def axis_dims(head_dim: int) -> tuple[int, int, int]:
     return head_dim - 2 * side, side, side
 
 
-@torch.compiler.disable  # a compiler sees through the cache, and would make the table anew at every step
 @lru_cache(maxsize=_CACHED_GRIDS)
 def rope_table(grid: Grid, head_dim: int, device: torch.device) -> Float[Tensor, "l 1 1 half 2"]:
     """The turn of each token and pair of dimensions, as cosine and sine; made once a grid.

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from kling.camera.choose import choose_camera, frame_scene
 from kling.camera.moves import Move
 from kling.errors import InputError
-from kling.physics.constrain import constrain
 from kling.prompt.understand import Understanding, understand
 from kling.scene.framing import planned
 from kling.scene.fulfil import decide
@@ -101,6 +100,8 @@ def follow(plan: ScenePlan, drawn_m: Mapping[str, Float[np.ndarray, "f 3"]]) -> 
     # Drawn from the first frame on: nothing is held, nothing stands firm.
     bodies = [replace(body_of(items[name]), release_s=0.0, fixed=False) for name in drawn_m]
     drawn = np.stack([np.asarray(path, dtype=np.float64) for path in drawn_m.values()], axis=1)
+    from kling.physics.constrain import constrain  # scipy's optimizers take a second to import; few plans are drawn
+
     found = constrain(bodies, drawn, fps=plan.fps, gravity_m_s2=plan.environment.gravity_m_s2)
     for body in found.bodies:
         items[body.name] = items[body.name].model_copy(
