@@ -1,13 +1,11 @@
 """`python -m data`: one table of subcommands; each is imported only when called."""
 
-import importlib
 import sys
-from collections.abc import Callable
 
-from kling.errors import ConfigError, run_command
+from kling import commands
+from kling.errors import run_command
 
-# name: ("module:function taking the arguments after the name", what it does)
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: commands.Commands = {
     "playground": ("data.playground.command:command", "render clips with their ground truth"),
     "bench-prompts": ("data.playground.bench_prompts:command", "the prompts of `kling bench`, and their clips"),
     "curate": (
@@ -26,22 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Run one subcommand; returns its exit code.
-
-    Raises:
-        ConfigError: unknown subcommand.
-    """
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print("usage: python -m data COMMAND ...\n")
-        for command, (_, about) in COMMANDS.items():
-            print(f"  {command:<14} {about}")
-        return 0
-    if name not in COMMANDS:
-        raise ConfigError("unknown command", where=name, fix=f"Choose one of: {', '.join(COMMANDS)}")
-    module, _, function = COMMANDS[name][0].partition(":")
-    run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-    return run(arguments[1:]) or 0
+    return commands.dispatch("python -m data", COMMANDS, arguments)
 
 
 if __name__ == "__main__":

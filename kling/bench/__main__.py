@@ -1,12 +1,11 @@
 """`python -m kling.bench NAME`: benchmarks of the library, each a module of its own."""
 
-import importlib
 import sys
 
-from kling.errors import ConfigError, run_command
+from kling import commands
+from kling.errors import run_command
 
-# name: ("module:function taking the arguments after the name", what it measures)
-BENCHES: dict[str, tuple[str, str]] = {
+BENCHES: commands.Commands = {
     "framing": ("kling.bench.framing:command", "what of the planned scenes stays in the picture"),
     "model": ("kling.bench.model:command", "the transformer against diffusers' Wan and against bare matrix products"),
     "reconstruct": ("kling.bench.reconstruct:command", "what of objects is readable after a VAE, and before"),
@@ -16,21 +15,7 @@ BENCHES: dict[str, tuple[str, str]] = {
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Run one bench; returns its exit code.
-
-    Raises:
-        ConfigError: unknown bench.
-    """
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print("usage: python -m kling.bench NAME ...\n")
-        for bench, (_, about) in BENCHES.items():
-            print(f"  {bench:<10} {about}")
-        return 0
-    if name not in BENCHES:
-        raise ConfigError("unknown bench", where=name, fix=f"Choose one of: {', '.join(BENCHES)}")
-    module, _, function = BENCHES[name][0].partition(":")
-    return getattr(importlib.import_module(module), function)(arguments[1:]) or 0
+    return commands.dispatch("python -m kling.bench", BENCHES, arguments)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """The `kling` command: one table of subcommands; each is imported only when called, so that help stays instant."""
 
-import importlib
 import sys
-from collections.abc import Callable
 
-from kling import __version__
-from kling.errors import ConfigError, run_command
+from kling import __version__, commands
+from kling.errors import run_command
 
-# name: ("module:function taking the arguments after the name", what it does)
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: commands.Commands = {
     "generate": ("kling.client.commands:generate", "make a video on a running service"),
     "get": ("kling.client.commands:get", "where a task is"),
     "wait": ("kling.client.commands:wait", "wait until a task ends"),
@@ -31,26 +28,14 @@ def main() -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Run one subcommand; returns its exit code.
-
-    Raises:
-        ConfigError: unknown subcommand.
-    """
-    name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        print(f"kling {__version__}: text-to-video, from raw clips to a served video\n\nusage: kling COMMAND ...\n")
-        for command, (_, about) in COMMANDS.items():
-            print(f"  {command:<15} {about}")
-        print("\nkling COMMAND --help tells more. Applications: python -m data | train | serve")
-        return 0
-    if name == "--version":
+    """Run one subcommand; returns its exit code. Raises ConfigError when it is unknown."""
+    if arguments[:1] == ["--version"]:
         print(__version__)
         return 0
-    if name not in COMMANDS:
-        raise ConfigError("unknown command", where=name, fix=f"Choose one of: {', '.join(COMMANDS)}")
-    module, _, function = COMMANDS[name][0].partition(":")
-    run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-    return run(arguments[1:]) or 0
+    about = f"""kling {__version__}: text-to-video, from raw clips to a served video.
+kling COMMAND --help tells more. Applications: python -m data | train | serve
+"""
+    return commands.dispatch("kling", COMMANDS, arguments, about=about)
 
 
 if __name__ == "__main__":
