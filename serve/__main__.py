@@ -34,6 +34,7 @@ class Serve:
     min_replicas: int | None = None  # scale by the work that waits; 0: none while there is none
     idle_s: float = 120.0  # with --min-replicas: so long must fewer be enough before one is taken away
     ranks: int = 2  # processes that denoise one video together
+    max_waiting: int = 1000  # tasks in the queue; what comes then is refused with 503
 
 
 def main(arguments: list[str]) -> None:
@@ -68,6 +69,7 @@ def serve(options: Serve) -> None:
         min_replicas=options.min_replicas,
         idle_s=options.idle_s,
         num_ranks=options.ranks,
+        max_waiting=options.max_waiting,
     )
     with _quiet_stop() as stopped:
         console.print(f"[1/4] weights: checking {settings.checkpoint or 'the packaged ones'}")

@@ -143,14 +143,12 @@ class Admission:
     def predict(self, order: Order, calibration: Calibration) -> Prediction:
         """Seconds on an idle replica, and bytes at the peak. Denoising grows with tokens, decoding with pixels."""
         vae = self.preset.vae
-        rows, columns = (size // (vae.stride_px * 2) for size in (order.height_px, order.width_px))
-        latent_frames = vae.latent_frames(order.num_frames)
-        tokens = rows * columns * latent_frames
-        window = min(self.preset.dit.window or latent_frames, latent_frames) * rows * columns
-        clip = self.preset.clip
-        own = (clip.height_px // (vae.stride_px * 2)) * (clip.width_px // (vae.stride_px * 2))
+        latent_frames, clip = vae.latent_frames(order.num_frames), self.preset.clip
+        each = self._frame_tokens(order.width_px, order.height_px)
+        tokens = each * latent_frames
+        window = min(self.preset.dit.window or latent_frames, latent_frames) * each
         # Attention's share grows with the tokens each token sees; at the preset's own clip it is `base`.
-        base = own * vae.latent_frames(clip.num_frames)
+        base = self._frame_tokens(clip.width_px, clip.height_px) * vae.latent_frames(clip.num_frames)
         width, mlp = self.preset.dit.width, self.preset.dit.mlp_dim
         linear, attended = 8 * width * width + 4 * width * mlp, 4 * width
         growth = (linear + attended * window) / (linear + attended * base)
@@ -159,12 +157,18 @@ class Admission:
         seconds += pixels * order.num_frames * calibration.decode_px_s
         held = tokens
         if order.chunk:  # of a chunk, and the whole clip's controls; keys and values follow
-            held = min(latent_frames, 2 * order.chunk) * rows * columns + tokens / 2
+            held = min(latent_frames, 2 * order.chunk) * each + tokens / 2
             seconds *= (order.num_steps + 1) / order.num_steps  # every chunk is looked at once more
         extra = calibration.fixed_bytes + held * calibration.token_bytes + pixels * calibration.decode_px_bytes
         if order.chunk:
             extra += 2 * 2 * 4.0 * window * self.preset.dit.width * self.preset.dit.num_layers
         return Prediction(seconds=seconds, num_bytes=int(calibration.base_bytes + _MEMORY_MARGIN * extra))
+
+    def _frame_tokens(self, width_px: int, height_px: int) -> int:
+        """Of one latent frame."""
+        _, rows, columns = self.preset.dit.patch
+        stride = self.preset.vae.stride_px
+        return (height_px // (stride * rows)) * (width_px // (stride * columns))
 
     def _fits(self, prediction: Prediction, calibration: Calibration) -> bool:
         return prediction.num_bytes <= calibration.budget_bytes and prediction.seconds <= self.max_task_s

@@ -52,9 +52,13 @@ class ServiceSettings:
     num_ingress: int = 1
     device: str = "cpu"
     memory_bytes: int | None = None  # one replica may use so much; None: see `budget_bytes`
+    max_waiting: int = 1000  # tasks in the queue; what comes then is refused with 503
+    silent_s: float = 20.0  # a process that does not answer its ping for so long counts as frozen
 
     def __post_init__(self):
         get_preset(self.preset)
+        if min(self.max_waiting, self.silent_s) <= 0:
+            raise ConfigError("a queue of nobody and a ping of no time serve nobody", where="max_waiting, silent_s")
         if min(self.num_replicas, self.num_ingress, self.num_ranks) < 1:
             raise ConfigError("at least one replica, rank and ingress", where="num_replicas, num_ranks, num_ingress")
         if self.min_replicas is not None and not 0 <= self.min_replicas <= self.num_replicas:
@@ -99,6 +103,7 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
         num_ranks=settings.num_ranks,
         num_threads=settings.num_threads,
         device=settings.device,
+        silent_s=settings.silent_s,
     )
     rank_bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
     engine = _deployment(Engine).options(
@@ -117,6 +122,7 @@ def graph(settings: ServiceSettings) -> ray_serve.Application:
         state=settings.state,
         database=settings.database_url,
         num_workers=settings.num_replicas,
+        max_waiting=settings.max_waiting,
         scales_to_zero=settings.min_replicas == 0,
     )
     api = ray_serve.ingress(lambda: build_api(ingress_settings))(Ingress)

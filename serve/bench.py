@@ -83,8 +83,10 @@ class Running:
         while time.monotonic() < deadline:
             for worker in self.store.workers(within_s=5):
                 pids = json.loads(worker["pids"])
-                if worker["status"] == "ready" and psutil.pid_exists(pids["leader"]) and pids["ranks"]:
-                    return {**pids, "leader": [pids["leader"]]}
+                pids["leader"] = [pids["leader"]]
+                alive = all(found and all(map(psutil.pid_exists, found)) for found in pids.values())
+                if worker["status"] == "ready" and alive:
+                    return pids
             time.sleep(0.1)
         raise ServiceError("no replica is ready", where=self.url)
 

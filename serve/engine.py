@@ -2,9 +2,9 @@
 
     claim > ranks denoise (state saved every few seconds) > decoder (frames to storage, then the video) > complete
 
-Ranks and decoder work on different tasks at the same time. A process that dies or freezes is found by its ping; the
-whole group is then made anew and its tasks go on from their last saved states. If the replica itself dies, its leases
-run out and another replica claims the tasks.
+Ranks and decoder work on different tasks at the same time. A process that dies or freezes is found by its ping. Without
+a rank the whole group is made anew and its tasks go on from their last saved states; a decoder is made anew alone, and
+makes its frames once more. If the replica itself dies, its leases run out and another replica claims the tasks.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 import sqlalchemy as sa
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from kling.errors import CheckpointError, ConfigError, InternalError, KlingError
@@ -224,7 +225,8 @@ class Engine:
 
     async def _report(self, status: str, detail: str = "") -> None:
         group = [pid for pid, _ in self._group.pids] if hasattr(self, "_group") else []
-        pids = json.dumps({"leader": os.getpid(), "ranks": group[:-1], "decoder": group[-1:]})
+        num_ranks = self._settings.ranks.num_ranks
+        pids = json.dumps({"leader": os.getpid(), "ranks": group[:num_ranks], "decoder": group[num_ranks:]})
         await asyncio.to_thread(self._store.report_worker, self._name, status=status, detail=detail, pids=pids)
 
     # --- one task --------------------------------------------------------------------------------------------------
@@ -350,20 +352,34 @@ class Engine:
         return attempt.reached.stage != "stopped"
 
     async def _decode(self, attempt: Attempt) -> Decoded | None:
-        """Frames and video to storage. None: the task was stopped."""
+        """Frames and video to storage. None: the task was stopped. A lost decoder is made anew once; a task that takes
+        the second one with it is given back, and that counts against it."""
         async with self._decoding:
-            last = None
+            decoder = attempt.group.decoder
             try:
-                async for reference in attempt.group.decoder.decode.options(num_returns="streaming").remote(
-                    attempt.job
-                ):
-                    if last is None:
-                        self._meter.observe("kling_ttff_seconds", time.time() - attempt.claim.created_at)
-                    last = await reference
-                    if not attempt.job.order.chunk:
-                        attempt.reached = replace(attempt.reached, stage="decode")
+                return await self._frames(attempt, decoder)
+            except RayError:
+                self._meter.add("kling_failures", cause="decoder_lost")
+                await attempt.group.mended(decoder)
+            decoder = attempt.group.decoder
+            try:
+                return await self._frames(attempt, decoder)
             except RayError as error:
-                raise await self._judge(error, [], attempt.group) from error
+                await attempt.group.mended(decoder)
+                raise GroupLostError("a second decoder was lost") from error
+
+    async def _frames(self, attempt: Attempt, decoder: ActorHandle) -> Decoded | None:
+        """What one decoder makes of a task."""
+        last = None
+        try:
+            async for reference in decoder.decode.options(num_returns="streaming").remote(attempt.job):
+                if last is None:
+                    self._meter.observe("kling_ttff_seconds", time.time() - attempt.claim.created_at)
+                last = await reference
+                if not attempt.job.order.chunk:
+                    attempt.reached = replace(attempt.reached, stage="decode")
+        except RayTaskError as error:
+            raise cause_of(error) from error
         return last if last is not None and last.sha256 else None
 
     async def _complete(self, attempt: Attempt, made: Decoded) -> None:

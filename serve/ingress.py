@@ -6,10 +6,8 @@ Several ingress replicas may run; all they share is the database and the state f
 import asyncio
 import contextlib
 import hashlib
-import hmac
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +37,7 @@ from .addresses import check_callback
 from .admission import NOMINAL, Admission, Calibration, NotAdmittedError
 from .endings import Endings
 from .keys import WARN_SHARE, Key, KeyStore, service_secret
+from .links import is_opened_by
 from .media import Media
 from .metrics import Meter
 from .orders import Order
@@ -58,7 +57,6 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-_LINK_S = 3600
 WORKER_SEEN_S = 10.0  # a worker that was silent for so long does not count as ready
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,128}$"
 
@@ -96,9 +94,19 @@ class Desk:
         return NOMINAL
 
     def submit(
-        self, key: Key, request: GenerateRequest, idempotency_key: str | None, parent: str | None = None
+        self,
+        key: Key,
+        request: GenerateRequest,
+        idempotency_key: str | None,
+        *,
+        parent: str | None = None,
+        callback_base: str | None = None,
     ) -> "Submitted":
         """Admit, charge and store a request, in one transaction: all of it or nothing.
+
+        Args:
+            parent: the task it is a remix of.
+            callback_base: where the caller of the official form reached the service.
 
         Raises:
             NotAdmittedError, serve.keys.RefusedError: with the reason.
@@ -138,6 +146,7 @@ class Desk:
             parent=parent or (before["id"] if before is not None else None),
             kind="extend" if before is not None else "image" if opened else "text",
             callback_url=request.callback_url,
+            callback_base=callback_base,
         )
         try:
             if before is not None:
@@ -207,18 +216,6 @@ class Desk:
     def view(self, row: sa.RowMapping) -> Task:
         ahead = self.store.ahead(row) if row["state"] == "queued" else None
         return task_view(row, ahead, self.settings.num_workers)
-
-    def signed_link(self, task_id: str) -> str:
-        """Path of a video for whoever holds it, for an hour: for players that cannot send a key."""
-        expires = int(time.time()) + _LINK_S
-        return f"/content/{task_id}?expires={expires}&signature={self._signature(task_id, expires)}"
-
-    def opened_by(self, task_id: str, expires: int, signature: str) -> bool:
-        wanted = self._signature(task_id, expires)
-        return expires > time.time() and hmac.compare_digest(wanted.encode(), signature.encode())
-
-    def _signature(self, task_id: str, expires: int) -> str:
-        return hmac.new(self.secret, f"link {task_id} {expires}".encode(), hashlib.sha256).hexdigest()
 
     def remove(self, row: sa.RowMapping) -> None:
         """Delete an ended task with its files. Raises NotAdmittedError (409) while it is not ended."""
@@ -347,7 +344,7 @@ async def opened(
 ) -> sa.RowMapping:
     """The task of a signed link, else the caller's own."""
     desk = desk_of(request)
-    if signature and desk.opened_by(task_id, expires, signature):
+    if signature and is_opened_by(desk.secret, task_id, expires, signature):
         row = await asyncio.to_thread(desk.store.get, task_id)
         if row is not None:
             return row

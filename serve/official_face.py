@@ -14,14 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kling.camera.kling_format import AXES, from_kling
-from kling.schema import API_PREFIX, CameraControl, GenerateRequest, Name
+from kling.schema import CameraControl, GenerateRequest, Name
 
 from . import guards, pictures
 from .ingress import Desk, desk_of, owned
 from .keys import Key
-from .views import task_view
+from .views import official_view
 
-_STATUS = {"queued": "submitted", "running": "processing", "completed": "succeed"}
 _ASPECTS = {"16:9": (16, 9), "9:16": (9, 16), "1:1": (1, 1)}
 _EXTENSION_S = 5.0
 _NO_PROMPT = "the scene goes on"  # where the format lets the prompt be left out
@@ -108,7 +107,7 @@ def _serve(path: str, kind: str, model: type[BaseModel]) -> None:
             wanted = await asyncio.to_thread(_translated, desk, key, asked)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
-        made = await asyncio.to_thread(desk.submit, key, wanted, None)
+        made = await asyncio.to_thread(desk.submit, key, wanted, None, callback_base=_base(request))
         response.headers.update(made.headers)
         return guards.official_answer(request, data=_as_task(request, made.row))
 
@@ -223,20 +222,10 @@ def _guidance(desk: Desk, cfg_scale: float) -> float:
     return 1 + 2 * (desk.admission.preset.guidance - 1) * cfg_scale  # 0.5 is the preset's own
 
 
+def _base(request: Request) -> str:
+    """Where the caller reached the service."""
+    return str(request.base_url).rstrip("/")
+
+
 def _as_task(request: Request, row: sa.RowMapping) -> dict:
-    view = task_view(row)
-    updated = view.finished_at or view.started_at or view.created_at
-    task = {
-        "task_id": view.task_id,
-        "task_status": _STATUS.get(view.status, "failed"),
-        "task_status_msg": view.error.message if view.error else ("cancelled" if view.status == "cancelled" else ""),
-        "task_info": {"external_task_id": view.external_task_id},
-        "created_at": int(view.created_at * 1000),
-        "updated_at": int(updated * 1000),
-    }
-    if view.status == "completed":
-        link = desk_of(request).signed_link(view.task_id)
-        url = f"{str(request.base_url).rstrip('/')}{API_PREFIX}{link}"
-        video = {"id": view.task_id, "url": url, "duration": f"{view.granted.duration_s:g}"}
-        task["task_result"] = {"videos": [video]}
-    return task
+    return official_view(row, _base(request), desk_of(request).secret)

@@ -5,6 +5,9 @@ steps, negative_prompt, `camera_control[type]`, ...) are taken too. A failed tas
 """
 
 import asyncio
+import base64
+import binascii
+import hashlib
 import re
 from typing import Annotated, Literal
 
@@ -29,6 +32,7 @@ from .views import task_view
 _STATUS = {"queued": "queued", "running": "in_progress", "completed": "completed"}
 _OURS = frozenset(VideoConfig.model_fields)
 _TOP = ("plan", "first_frame", "last_frame", "extend", "callback_url", "external_task_id")
+_FILE = "data:video/mp4;base64,"
 _BRACKETS = re.compile(r"\w+(\[\w*\]){1,8}")  # deeper is no field of ours
 Owned = Annotated[sa.RowMapping, Depends(owned)]
 router = APIRouter(prefix="/v1/videos", tags=["openai"])
@@ -51,6 +55,7 @@ _CREATION = _body(
     **{name: {"description": f"as `config.{name}` of POST /kling/v1.6/generate"} for name in sorted(_OURS)},
 )
 _REMIX = _body("prompt")
+_EDIT = _body("prompt", "video", video={"type": "object"})
 _EXTENSION = _body("prompt", "video", seconds={"type": "string"}, video={"type": "object"})
 
 
@@ -119,14 +124,23 @@ async def extend(
     key: Annotated[Key, Depends(guards.writer)],
     idempotency_key: Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY)] = None,
 ) -> Response:
-    """Continue a finished video, named by its id: the result holds both."""
+    """Continue a finished video: the result holds both."""
     fields = await _fields(request)
-    video = fields.pop("video", None)
-    fields["extend"] = video.get("id") if isinstance(video, dict) else video
-    if fields["extend"] is None:
-        raise NotAdmittedError("the id of a finished video is needed", status=422, code="invalid", field="video")
+    fields["extend"] = await _named_video(request, key, fields.pop("video", None))
     made = await asyncio.to_thread(desk_of(request).submit, key, _translated(fields), idempotency_key)
     return await _accepted(request, made)
+
+
+@router.post("/edits", openapi_extra=_EDIT)
+async def edit(
+    request: Request,
+    key: Annotated[Key, Depends(guards.writer)],
+    idempotency_key: Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY)] = None,
+) -> Response:
+    """A video again with another prompt: as `remix`, which it takes the place of in that format."""
+    fields = await _fields(request)
+    row = await owned(await _named_video(request, key, fields.get("video")), request, key)
+    return await _again(request, row, fields, key, idempotency_key)
 
 
 @router.post("/{task_id}/remix", openapi_extra=_REMIX)
@@ -137,7 +151,33 @@ async def remix(
     idempotency_key: Annotated[str | None, Header(pattern=IDEMPOTENCY_KEY)] = None,
 ) -> Response:
     """The same settings and seed with another prompt."""
-    fields = await _fields(request)
+    return await _again(request, row, await _fields(request), key, idempotency_key)
+
+
+async def _named_video(request: Request, key: Key, video: object) -> str:
+    """The task of a video: by its id, or by the file itself, which the package sends, if it is a video of the caller's.
+
+    Raises:
+        NotAdmittedError: 422, it is neither.
+    """
+    named = video.get("id") if isinstance(video, dict) else video
+    if isinstance(named, str) and named.startswith(_FILE):
+        digest = hashlib.sha256(_decoded(named)).hexdigest()
+        named = await asyncio.to_thread(desk_of(request).store.of_video, key.id, digest)
+    if not isinstance(named, str) or not 0 < len(named) <= 128:
+        message = "a finished video of yours is needed: its id, or its file as it was downloaded"
+        raise NotAdmittedError(message, status=422, code="invalid", field="video")
+    return named
+
+
+def _decoded(data_url: str) -> bytes:
+    try:
+        return base64.b64decode(data_url.removeprefix(_FILE), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+async def _again(request: Request, row: sa.RowMapping, fields: dict, key: Key, idempotency_key: str | None) -> Response:
     before = GenerateRequest.model_validate_json(row["request"])
     seed = Order.from_json(row["order"]).seed
     config = before.config.model_copy(update={"seed": seed})
@@ -148,7 +188,7 @@ async def remix(
     if order.last_frame:
         again["last_frame"] = pictures.as_text(await asyncio.to_thread(media.load_picture, "last"))
     wanted = _validated(again)
-    made = await asyncio.to_thread(desk_of(request).submit, key, wanted, idempotency_key, row["id"])
+    made = await asyncio.to_thread(desk_of(request).submit, key, wanted, idempotency_key, parent=row["id"])
     return await _accepted(request, made)
 
 
@@ -191,18 +231,21 @@ async def _fields(request: Request) -> dict:
     try:
         if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
             async with request.form(max_files=2, max_fields=1000) as form:
-                # Files are checked as pictures when the task is admitted.
-                given = [
-                    (name, pictures.as_text(await value.read()) if isinstance(value, UploadFile) else value)
-                    for name, value in form.multi_items()
-                ]
-                return _unbracketed(given)
+                return _unbracketed([(name, await _text(name, value)) for name, value in form.multi_items()])
     except (ValueError, HTTPException) as error:
         raise NotAdmittedError("the form cannot be read", status=400, code="invalid_body") from error
     fields = guards.json_body(await request.body())
     if not isinstance(fields, dict):
         raise NotAdmittedError("the body is not a JSON object", status=400, code="invalid_body")
     return fields
+
+
+async def _text(name: str, value: UploadFile | str) -> str:
+    """Files in base64. Those that are not videos are checked as pictures when the task is admitted."""
+    if not isinstance(value, UploadFile):
+        return value
+    text = pictures.as_text(await value.read())
+    return _FILE + text if name == "video" else text
 
 
 def _unbracketed(form: list[tuple[str, str]]) -> dict:

@@ -72,6 +72,9 @@ TASKS = sa.Table(
     sa.Column("callback_state", sa.String(10)),  # due | done | given up
     sa.Column("callback_tries", sa.Integer, nullable=False, default=0),
     sa.Column("callback_at", sa.Float, nullable=False, default=0.0),
+    # Where the service was reached, if in the official form: its callbacks have that form, and tell of the start too.
+    sa.Column("callback_base", sa.Text),
+    sa.Column("callback_told", sa.String(10), nullable=False, server_default=""),  # the last state that was told
     sa.UniqueConstraint("owner", "idempotency_key"),
     sa.UniqueConstraint("owner", "external_id"),
     sa.Index("tasks_by_state", "state", "priority", "created_at"),
@@ -113,6 +116,7 @@ class NewTask:
     kind: str = "text"
     charged_s: float = 0.0
     callback_url: str | None = None
+    callback_base: str | None = None
 
 
 def new_id() -> str:
@@ -170,6 +174,14 @@ class TaskStore:
             where = (TASKS.c.owner == owner) & (where | (TASKS.c.external_id == task_id))
         with self.reading() as connection:
             return connection.execute(sa.select(TASKS).where(where)).mappings().first()
+
+    def of_video(self, owner: str, sha256: str) -> str | None:
+        """The latest completed task of a key whose video has this digest."""
+        made = TASKS.c.result.contains(f'"sha256": "{sha256}"')
+        mine = (TASKS.c.owner == owner) & (TASKS.c.state == "completed") & made
+        with self.reading() as connection:
+            newest = sa.select(TASKS.c.id).where(mine).order_by(TASKS.c.created_at.desc()).limit(1)
+            return connection.execute(newest).scalar()
 
     def page(
         self, owner: str, *, limit: int, after: str | None = None, ascending: bool = False

@@ -7,8 +7,10 @@ import sqlalchemy as sa
 
 from kling.schema import API_PREFIX, FINAL_STATES, Adjustment, Granted, Progress, Task, TaskProblem, VideoResult
 
+from .links import signed_link
 from .orders import Order
 
+_OFFICIAL_STATUS = {"queued": "submitted", "running": "processing", "completed": "succeed"}
 _DECODE_SHARE = 0.1  # of the whole time, for the progress bar
 
 
@@ -70,6 +72,32 @@ def task_view(row: sa.RowMapping, ahead: tuple[int, float] | None = None, num_wo
         events_url=f"{API_PREFIX}/events/{task_id}",
         plan_url=f"{API_PREFIX}/plan/{task_id}" if order.planned else None,
     )
+
+
+def official_view(row: sa.RowMapping, base_url: str, secret: bytes) -> dict:
+    """A task row in the Kling official form, as its routes and its callbacks tell it."""
+    view, order = task_view(row), Order.from_json(row["order"])
+    updated = view.finished_at or view.started_at or view.created_at
+    info: dict = {"external_task_id": view.external_task_id}
+    if row["kind"] == "extend" and row["parent"]:
+        before_s = (order.before_frames - 1) / order.fps
+        info["parent_video"] = _official_video(row["parent"], before_s, base_url, secret)
+    task = {
+        "task_id": view.task_id,
+        "task_status": _OFFICIAL_STATUS.get(view.status, "failed"),
+        "task_status_msg": view.error.message if view.error else ("cancelled" if view.status == "cancelled" else ""),
+        "task_info": info,
+        "created_at": int(view.created_at * 1000),
+        "updated_at": int(updated * 1000),
+    }
+    if view.status == "completed":
+        video = _official_video(view.task_id, view.granted.duration_s, base_url, secret)
+        task["task_result"] = {"videos": [video]}
+    return task
+
+
+def _official_video(task_id: str, duration_s: float, base_url: str, secret: bytes) -> dict:
+    return {"id": task_id, "url": f"{base_url}{signed_link(secret, task_id)}", "duration": f"{duration_s:g}"}
 
 
 def _eta_s(row: sa.RowMapping, fraction: float, ahead: tuple[int, float] | None, num_workers: int) -> float | None:

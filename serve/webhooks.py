@@ -1,5 +1,8 @@
 """Callbacks: tell a URL, signed, that a task has ended. Standard Webhooks (HMAC-SHA256 over id.timestamp.body).
 
+A task asked for in the Kling official form is told in that form, with the same signature, when it starts and when it
+has ended.
+
 Every ingress replica looks for what is due; a conditional write decides who sends it. A receiver that does not answer
 2xx is told again, with growing pauses, for about a day. The address is resolved and checked before every delivery, and
 the connection is made to the address that was checked.
@@ -21,7 +24,7 @@ from kling.schema import FINAL_STATES
 
 from .addresses import public_addresses
 from .tasks import TASKS, TaskStore
-from .views import task_view
+from .views import official_view, task_view
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
@@ -85,20 +88,25 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - one callback that cannot be sent must not end the sending of all others
             problem = type(error).__name__
         tries = row["callback_tries"] + 1
-        if problem is None:
-            state = "done"
+        if problem is None and row["state"] in FINAL_STATES:
+            noted: dict = {"callback_state": "done"}
+        elif problem is None:
+            noted = {"callback_told": row["state"], "callback_tries": 0, "callback_at": time.time()}
         else:
             state = "due" if tries <= len(_PAUSES_S) else "given up"
+            noted = {"callback_state": state, "callback_at": time.time() + _pause_s(row)}
             log.warning("webhook not delivered", extra={"task": row["id"], "tries": tries, "reason": problem})
         try:
-            await asyncio.to_thread(self._note, row["id"], state, _pause_s(row))
+            await asyncio.to_thread(self._note, row["id"], noted)
         except sa.exc.SQLAlchemyError as error:  # it is told once more, under the same id
             log.error("webhook not noted", extra={"task": row["id"], "error": str(error.__class__.__name__)})
 
     def _take(self) -> sa.RowMapping | None:
         """The next due callback, put off past this try at once: a courier that dies leaves it due then."""
         now = time.time()
-        due = (TASKS.c.callback_state == "due") & TASKS.c.state.in_(FINAL_STATES) & (TASKS.c.callback_at <= now)
+        begun = TASKS.c.callback_base.is_not(None) & (TASKS.c.state == "running") & (TASKS.c.callback_told == "")
+        tellable = TASKS.c.state.in_(FINAL_STATES) | begun
+        due = (TASKS.c.callback_state == "due") & tellable & (TASKS.c.callback_at <= now)
         with self._store.engine.begin() as connection:
             row = (
                 connection.execute(sa.select(TASKS).where(due).order_by(TASKS.c.callback_at).limit(1))
@@ -111,20 +119,26 @@ class Courier:
             values = {"callback_tries": row["callback_tries"] + 1, "callback_at": now + _TIMEOUT_S + _pause_s(row)}
             return row if connection.execute(TASKS.update().where(same).values(**values)).rowcount else None
 
-    def _note(self, task_id: str, state: str, pause_s: float) -> None:
-        values = {"callback_state": state, "callback_at": time.time() + pause_s}
+    def _note(self, task_id: str, values: dict) -> None:
         with self._store.engine.begin() as connection:
             connection.execute(TASKS.update().where(TASKS.c.id == task_id).values(**values))
 
+    def _message(self, row: sa.RowMapping) -> tuple[str, bytes]:
+        """Its id, the same at every try, so that a receiver can tell repeats; and its body."""
+        if row["callback_base"] is not None:
+            told = official_view(row, row["callback_base"], self._secret)
+            return f"msg_{row['id']}_{told['task_status']}", json.dumps(told).encode()
+        told = {"type": f"task.{row['state']}", "data": task_view(row).model_dump()}
+        return f"msg_{row['id']}", json.dumps(told).encode()
+
     async def _send(self, row: sa.RowMapping) -> str | None:
         """None when the receiver answered 2xx, else why not."""
-        body = json.dumps({"type": f"task.{row['state']}", "data": task_view(row).model_dump()}).encode()
-        now = int(time.time())
+        message_id, body, now = *self._message(row), int(time.time())
         headers = {
             "content-type": "application/json",
-            "webhook-id": f"msg_{row['id']}",  # the same at every try, so that a receiver can tell repeats
+            "webhook-id": message_id,
             "webhook-timestamp": str(now),
-            "webhook-signature": signature(webhook_secret(self._secret, row["owner"]), f"msg_{row['id']}", now, body),
+            "webhook-signature": signature(webhook_secret(self._secret, row["owner"]), message_id, now, body),
         }
         parts = urlsplit(row["callback_url"])
         host, extensions, url = parts.hostname or "", {}, httpx.URL(row["callback_url"])

@@ -17,6 +17,8 @@ from serve.app import ServiceSettings
 from serve.keys import KeyStore, Limits, service_secret
 from serve.tasks import TaskStore
 
+MAX_WAITING = 24  # tasks in the queue
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
@@ -41,15 +43,15 @@ class Service:
 
     def pids(self) -> dict:
         """{"leader": pid, "ranks": [pid, pid], "decoder": [pid]} of the replica that is ready."""
-        return until(lambda: next((pids for pids in map(_pids, self._ready()) if pids["ranks"]), None), 120)
+        return until(lambda: next(filter(_all_alive, self._told()), None), 120)
 
-    def _ready(self) -> list:
-        alive = [w for w in self.store.workers(within_s=5) if w["status"] == "ready"]
-        return [w for w in alive if psutil.pid_exists(json.loads(w["pids"])["leader"])]
+    def _told(self) -> list[dict]:
+        return [json.loads(w["pids"]) for w in self.store.workers(within_s=5) if w["status"] == "ready"]
 
 
-def _pids(worker) -> dict:
-    return json.loads(worker["pids"])
+def _all_alive(pids: dict) -> bool:
+    processes = [pids["leader"], *pids["ranks"], *pids["decoder"]]
+    return bool(pids["ranks"] and pids["decoder"]) and all(map(psutil.pid_exists, processes))
 
 
 def until(look, seconds: float):
@@ -75,7 +77,9 @@ def service(ray_cluster, tiny_weights, tmp_path_factory):
     from serve.app import start
 
     state, port = str(tmp_path_factory.mktemp("state")), free_port()
-    settings = ServiceSettings(preset="tiny", state=state, checkpoint=tiny_weights)
+    settings = ServiceSettings(
+        preset="tiny", state=state, checkpoint=tiny_weights, max_waiting=MAX_WAITING, silent_s=8.0
+    )
     start(settings, host="127.0.0.1", port=port)
     store = TaskStore(settings.database_url)
     keys = KeyStore(store.engine, service_secret(state))

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from kling.schema import MAX_BODY_BYTES
 from serve.ingress import IngressSettings, build_api
 from serve.keys import USAGE, Limits, RefusedError
+from serve.links import signed_link
 from serve.media import Media
 from serve.tasks import TASKS
 
@@ -346,7 +347,7 @@ def test_ready_follows_the_workers(tmp_path):
 
 def test_signed_links_open_one_video_for_a_while(api: Api):
     task_id = api.post().json()["task_id"]
-    link = "/kling/v1.6" + api.desk.signed_link(task_id)
+    link = signed_link(api.desk.secret, task_id)
     assert api.http.get(link).status_code == 409, "opened, though there is no video yet"
     assert api.http.get(link[:-1] + ("0" if link[-1] != "0" else "1")).status_code == 401
     other = api.post().json()["task_id"]

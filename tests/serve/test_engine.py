@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -32,7 +33,7 @@ class Shop:
 
     def __init__(self, state: str, weights: str):
         self.state, self.store = state, TaskStore(f"sqlite:///{state}/tasks.db")
-        ranks = RankSettings(preset="tiny", weights=weights, state=state, num_ranks=1, num_threads=1)
+        ranks = RankSettings(preset="tiny", weights=weights, state=state, num_ranks=1, num_threads=1, silent_s=5.0)
         self.settings = EngineSettings(ranks=ranks, database=f"sqlite:///{state}/tasks.db", budget_bytes=8 * 2**30)
 
     @asynccontextmanager
@@ -62,6 +63,13 @@ class Shop:
             while (row := self.row(task_id))["state"] not in states or row["step"] < step:
                 await asyncio.sleep(0.02)
         return row
+
+    async def mended(self, engine: Engine, lost: tuple[int, float]) -> tuple[int, float]:
+        """The new decoder's process, once it is there."""
+        async with asyncio.timeout(120):
+            while len(engine._group.pids) < 2 or engine._group.pids[-1] == lost:
+                await asyncio.sleep(0.05)
+        return engine._group.pids[-1]
 
     def digest(self, task_id: str) -> str:
         return json.loads(self.row(task_id)["result"])["sha256"]
@@ -98,6 +106,17 @@ def test_a_replica_sees_every_task_through(ray_cluster, tiny_weights, tmp_path):
             row = await shop.until(lost, "completed", "failed")
             assert (row["state"], row["attempt"], row["crashes"]) == ("completed", 2, 1), row["error_message"]
             assert shop.digest(lost) == shop.digest(first), "going on from its latents gives the same bytes"
+
+            ranks, [decoder] = engine._group.pids[:-1], engine._group.pids[-1:]
+            psutil.Process(decoder[0]).kill()  # while it has nothing to do
+            made = await shop.mended(engine, decoder)
+            assert engine._group.pids[:-1] == ranks
+            paced = shop.ask(steps=40, realtime=True)  # the decoder works all the time
+            await shop.until(paced, "running", step=2)
+            psutil.Process(made[0]).send_signal(signal.SIGSTOP)
+            row = await shop.until(paced, "completed", "failed")
+            assert (row["state"], row["attempt"]) == ("completed", 1), row["error_message"]
+            assert engine._group.pids[:-1] == ranks and engine._group.pids[-1] not in (decoder, made)
 
             drained = shop.ask(steps=200)
             await shop.until(drained, "running", step=5)

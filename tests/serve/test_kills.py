@@ -76,12 +76,14 @@ def test_a_killed_controller(service: Service, undisturbed: str):
 
 
 def test_a_killed_decoder_and_a_viewer_who_stays(service: Service, undisturbed: str):
-    task = _begun(service)
-    psutil.Process(service.pids()["decoder"][0]).kill()
+    task, before = _begun(service), service.pids()
+    psutil.Process(before["decoder"][0]).kill()
     with service.client() as client:
         frames = b"".join(client.stream(task.task_id, format="raw"))
-    assert len(frames) == 17 * 64 * 64 * 3, "each frame once, though two groups worked on it"
-    _ended(service, task, undisturbed)
+    assert len(frames) == 17 * 64 * 64 * 3, "each frame once, though two decoders worked on it"
+    assert _ended(service, task, undisturbed).attempt == 1
+    after = service.pids()
+    assert after["ranks"] == before["ranks"] and after["decoder"] != before["decoder"], "the ranks went on"
 
 
 def test_kills_at_random_moments_lose_and_double_nothing(service: Service):

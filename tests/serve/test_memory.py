@@ -17,7 +17,7 @@ from serve.admission import Admission, Calibration, NotAdmittedError
 from serve.engine import Room
 from serve.orders import Order
 
-from .conftest import Service
+from .conftest import Service, until
 
 pytestmark = pytest.mark.timeout(600)
 ADMISSION = Admission(preset=get_preset("tiny"))
@@ -90,6 +90,36 @@ def test_two_tasks_wait_for_each_other_when_both_do_not_fit():
         return said
 
     assert asyncio.run(scene()) == ["a", "c", "a ends", "b", "b ends", "c ends", "huge", "huge ends"]
+
+
+@pytest.mark.ray
+def test_a_cancel_gives_the_memory_back_before_it_is_told(service: Service):
+    pids = _group(service)[:-1]
+
+    def resident() -> int:
+        return sum(_status(pid, "VmRSS:") for pid in pids)
+
+    with service.client() as client:
+
+        def begun(**config) -> str:
+            task = client.generate("a ball", config=VideoConfig(seed=1, fps=8, allow_downgrade=False, **config))
+            until(lambda: client.get(task.task_id).progress.step >= 1, 120)
+            return task.task_id
+
+        def cancelled(task_id: str) -> None:
+            client.cancel(task_id)
+            assert client.wait(task_id, timeout_s=60).status == "cancelled"
+
+        cancelled(begun(resolution="64x64", duration=2.0, steps=200))
+        idle = resident()
+        for pid in pids:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # a new peak starts
+        large = begun(resolution="256x256", duration=4.0, steps=50)
+        taken = sum(_status(pid, "VmHWM:") for pid in pids) - idle
+        cancelled(large)
+        left = resident() - idle
+    assert taken > 20 * 2**20, "there is something to give back"
+    assert left < 0.25 * taken, f"{left / 2**20:.0f} of {taken / 2**20:.0f} MiB stayed"
 
 
 @pytest.mark.ray

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
 import threading
@@ -9,11 +10,15 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
+from kling.media.video import write_mp4
+from serve.media import Media
 from serve.tasks import TASKS, TaskStore
 from serve.webhooks import Courier, signature, webhook_secret
 
+from .test_api import Api
 from .test_tasks import a_task
 
 ORDER = json.dumps(
@@ -79,6 +84,61 @@ def test_a_callback_is_signed_and_repeated_until_it_is_heard(tmp_path, receiver)
     assert len({h.get("webhook-id") or h.get("Webhook-Id") for h, _ in handler.heard}) == 1
     told = json.loads(body)
     assert told["type"] == "task.failed" and told["data"]["task_id"] == task_id
+
+
+def test_the_official_form_is_told_in_its_form_when_a_task_starts_and_ends(tmp_path, receiver):
+    handler, url = receiver
+    handler.heard.clear()
+    api = Api(tmp_path)
+    store, courier = api.desk.store, Courier(api.desk.store, api.desk.secret, public_only=False)
+
+    def asked(path: str, **body) -> str:
+        given = {"prompt": "a ball", "callback_url": "http://93.184.216.34/hook", **body}
+        task_id = api.post(f"/v1/videos/{path}", json=given).json()["data"]["task_id"]
+        with store.engine.begin() as connection:  # the receiver is of this machine, where callbacks may not go
+            connection.execute(TASKS.update().where(TASKS.c.id == task_id).values(callback_url=url))
+        return task_id
+
+    def told() -> dict:
+        _due_now(store)
+        assert asyncio.run(courier.deliver_one())
+        headers, body = handler.heard[-1]
+        lower = {name.lower(): value for name, value in headers.items()}
+        secret, message_id = webhook_secret(api.desk.secret, owner), lower["webhook-id"]
+        signed = signature(secret, message_id, int(lower["webhook-timestamp"]), body)
+        assert lower["webhook-signature"] == signed
+        return json.loads(body)
+
+    def silent() -> bool:
+        _due_now(store)
+        return not asyncio.run(courier.deliver_one())
+
+    first = asked("text2video", external_task_id="mine")
+    owner = store.get(first)["owner"]  # type: ignore[index]
+    assert silent(), "the answer said that it is submitted"
+    claim = store.claim("w")
+    assert claim is not None
+    handler.failures = 1  # the receiver misses it once
+    assert told() == told() and silent(), "told again until it is heard, then no more"
+    assert json.loads(handler.heard[-1][1])["task_status"] == "processing"
+    store.complete(claim, {"num_bytes": 3, "sha256": "0", "num_frames": 41})
+    file = io.BytesIO()
+    write_mp4(file, np.zeros((17, 64, 64, 3), np.uint8), fps=8)
+    Media(api.desk.settings.state, first).save_video(file.getvalue())
+    done = told()
+    assert (done["task_id"], done["task_status"], done["task_info"]) == (first, "succeed", {"external_task_id": "mine"})
+    assert done["created_at"] <= done["updated_at"] and done["created_at"] > 1e12
+    [video] = done["task_result"]["videos"]
+    assert api.http.get(video["url"]).content == file.getvalue(), "whoever is told can open it without a key"
+    assert len({h.get("webhook-id") or h.get("Webhook-Id") for h, _ in handler.heard}) == 2 and silent()
+
+    more = asked("video-extend", video_id=first)
+    claim = store.claim("w")
+    assert claim is not None and claim.id == more
+    store.fail(claim, code="internal", message="it broke")
+    failed = told()
+    assert (failed["task_status"], failed["task_status_msg"]) == ("failed", "it broke")
+    assert failed["task_info"]["parent_video"]["id"] == first and "task_result" not in failed and silent()
 
 
 def test_a_callback_waits_for_the_end_of_its_task(tmp_path, receiver):

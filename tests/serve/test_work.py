@@ -1,7 +1,10 @@
 """The computing of a replica's processes, without Ray: chunks, paces, given frames, stops, several ranks."""
 
+import gc
 import json
 import socket
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +137,35 @@ def test_a_stopped_roll_out_goes_on_to_the_same_chunks(shop: Workshop):
     assert made.num_frames == 17 and [p["num_frames"] for p in made.pace] == [1, 4, 4, 4, 4]
 
 
+def _tensor_bytes() -> int:
+    """Of all tensors that live in this process, each storage once."""
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # looking at a lazy module's attribute may warn
+        tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, torch.nn.Parameter)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_a_cancelled_task_leaves_no_tensor_in_a_rank_or_the_decoder(shop: Workshop, chunk: int):
+    wanted = order(width_px=128, height_px=128, num_steps=4, chunk=chunk)
+    name, during = f"left-{chunk}", []
+    shop.latents(f"warm-{chunk}", wanted)  # what is kept on purpose (tables of positions) is there
+    before = _tensor_bytes()
+
+    def stop() -> bool:
+        during.append(_tensor_bytes())
+        return len(during) >= 3
+
+    assert list(shop.rank.run(Job(task_id=name, attempt=1, order=wanted), stop))[-1].stage == "stopped"
+    asked = iter((False, True, True, True))
+    list(shop.decoder.run(Job(task_id=f"warm-{chunk}", attempt=1, order=wanted), lambda: next(asked)))
+    latents = 4 * 32 * 5 * 16 * 16
+    assert max(during) - before > latents, "while it runs there is something to free"
+    assert _tensor_bytes() - before < 0.01 * latents
+
+
 def test_the_first_picture_is_waited_for_half_as_long(shop: Workshop):
     wanted = order(chunk=1, num_steps=12, num_frames=9)
     shop.latents("soon", wanted)
@@ -181,6 +213,17 @@ def test_a_pacer_is_steady_where_the_machine_is_not():
     assert abs(clock / (60 * 0.4) - 1) < 0.1, "the pace is held"
     assert max(lateness[10:]) < 0.4, "never a whole chunk late"
     assert np.std(chosen[10:]) < 0.2 * np.mean(chosen[10:])
+
+
+def test_predictions_count_the_tokens_that_the_model_has():
+    from kling.presets import get_preset
+
+    calibration, seconds = replace(NOMINAL, decode_px_s=0.0), []
+    for patch in ((1, 2, 2), (1, 1, 1)):
+        preset = get_preset("tiny")
+        preset = replace(preset, dit=replace(preset.dit, patch=patch))
+        seconds.append(Admission(preset=preset).predict(order(), calibration).seconds)
+    assert seconds[1] == pytest.approx(4 * seconds[0])
 
 
 def test_admission_chooses_a_size_that_holds_the_pace():
