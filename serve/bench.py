@@ -51,7 +51,7 @@ class Bench:
     ranks: int = 1  # one: as the pipeline in this process
     only: tuple[Part, ...] = ("overhead", "first", "load", "kills", "pace")
     rounds: int = 8
-    load_s: float = 20.0  # of arrivals, at each load
+    load_s: float = 12.0  # of arrivals, at each load
     steps: int | None = None  # default: the preset's
     out: Path | None = None  # docs/benchmarks/serving.md: the tables are put into it
 

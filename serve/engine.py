@@ -198,11 +198,11 @@ class Engine:
         await self._report("loading", why)
         while self._running:  # they see the loss too, and give their tasks back
             await asyncio.wait(list(self._running.values()))
-        for _ in range(3):
-            self._group = Group(self._settings.ranks)
+        ranks = replace(self._settings.ranks, token_step_s=self._calibration.token_step_s)
+        for _ in range(3):  # what the first one measured still holds: a task waits for these
+            self._group = Group(ranks)
             try:
                 await self._group.start()
-                await self._calibrate()  # and what is loaded at first use is loaded before a task needs it
             except (KlingError, GroupLostError) as error:
                 self._group.end(str(error))
                 self._fatal = CheckpointError("a replica cannot restart its ranks", where=str(error))

@@ -23,9 +23,9 @@ from kling.shapes import Frames, Latents
 
 from .latents import Chunk, load_chunk, load_state
 from .media import Media
+from .memory import line, memory_bytes, peak_bytes
 from .orders import Order
 from .ranks import TELL_EVERY_S, Decoded, Job, Measured, RankSettings
-from .work import line, memory_bytes, peak_bytes
 
 _POLL_S = 0.01
 _GROUP = 8

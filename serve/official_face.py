@@ -31,7 +31,18 @@ _COMPOUND = {
     "left_turn_forward": "The camera pans left and dollies in",
 }
 Owned = Annotated[sa.RowMapping, Depends(owned)]
-router = APIRouter(prefix="/v1/videos", tags=["official"])
+
+
+class _Refusal(BaseModel):
+    """Every answer that is no success, in that format."""
+
+    code: int
+    message: str
+    request_id: str
+
+
+_REFUSALS: dict[int | str, dict] = {status: {"model": _Refusal} for status in (400, 401, 403, 404, 429, 503)}
+router = APIRouter(prefix="/v1/videos", tags=["official"], responses=_REFUSALS)
 
 
 class _Camera(BaseModel):

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -35,7 +35,25 @@ _TOP = ("plan", "first_frame", "last_frame", "extend", "callback_url", "external
 _FILE = "data:video/mp4;base64,"
 _BRACKETS = re.compile(r"\w+(\[\w*\]){1,8}")  # deeper is no field of ours
 Owned = Annotated[sa.RowMapping, Depends(owned)]
-router = APIRouter(prefix="/v1/videos", tags=["openai"])
+
+
+class _Fault(BaseModel):
+    message: str
+    type: Literal["invalid_request_error", "server_error"]
+    param: str | None
+    code: str
+
+
+class _Faulty(BaseModel):
+    """Every answer that is no success, in that format."""
+
+    error: _Fault
+
+
+_FAULTS: dict[int | str, dict] = {
+    status: {"model": _Faulty} for status in (400, 401, 403, 404, 408, 409, 413, 429, 431, 503)
+}
+router = APIRouter(prefix="/v1/videos", tags=["openai"], responses=_FAULTS)
 
 
 def _body(*required: str, **fields: dict) -> dict:

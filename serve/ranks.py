@@ -37,6 +37,7 @@ class RankSettings:
     num_ranks: int  # even: half of them take each branch of guidance; the rest of the division is by attention heads
     num_threads: int  # of one process
     device: str = "cpu"
+    token_step_s: float = 1e-3  # of a sampling step for one token, until it is measured
     silent_s: float = 20.0  # without an answer to a ping: frozen. Healthy ones were seen silent for more than 5 s
 
     @property

@@ -10,7 +10,6 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -22,7 +21,6 @@ from kling import storage
 from kling.diffusion.given import holding
 from kling.diffusion.guidance import combine, guided
 from kling.diffusion.samplers import Velocity
-from kling.errors import InternalError
 from kling.model.checkpoint import fill, read_card
 from kling.model.dit import DiT
 from kling.model.parallel import Mesh, ParallelDiT, make_mesh
@@ -31,8 +29,9 @@ from kling.pipeline import PACKAGED_WEIGHTS, Job, Pipeline, build
 
 from .latents import load_state, save_state
 from .media import Media
+from .memory import line, memory_bytes, peak_bytes
 from .orders import Order
-from .ranks import TELL_EVERY_S, Event, Measured, RankSettings, release_memory
+from .ranks import TELL_EVERY_S, Event, Measured, RankSettings
 from .ranks import Job as Task
 from .realtime import Roller, Stopped
 from .scenes import prepared
@@ -88,7 +87,7 @@ class Denoiser:
         self._ranks = Ranks(settings, index, address)
         self._pipeline = build(settings.preset, weights=settings.weights)
         share_weights(self._pipeline, settings.weights or str(PACKAGED_WEIGHTS / settings.preset))
-        self._token_step_s = 1e-3  # until it is measured
+        self._token_step_s = settings.token_step_s
         divided = self._ranks.mesh.heads.size > 1
         self._model: DiT | ParallelDiT = (
             ParallelDiT(self._pipeline.dit, self._ranks.mesh) if divided else self._pipeline.dit
@@ -206,32 +205,3 @@ def share_weights(pipeline: Pipeline, uri: str) -> None:
         held = module.state_dict(keep_vars=True)
         if all(tensors[key].dtype == value.dtype for key, value in held.items() if key in tensors):
             fill(module, tensors)
-
-
-def memory_bytes(*, peak: bool = False) -> int:
-    """Resident memory of this process, now or at its peak since `forget_peak` (Linux)."""
-    label = "VmHWM:" if peak else "VmRSS:"
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(label):
-            return int(line.split()[1]) * 1024
-    raise InternalError("this system does not tell a process's memory", where=label)
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    """How much more memory this process has at the peak of some work (Linux)."""
-    release_memory()
-    idle = memory_bytes()
-    forget_peak()
-    work()
-    return max(0, memory_bytes(peak=True) - idle)
-
-
-def line(small: tuple[int, int], large: tuple[int, int]) -> tuple[float, float]:
-    """Bytes of nothing, and of each, where so many took so many bytes."""
-    each = max(0.0, (large[1] - small[1]) / (large[0] - small[0]))
-    return max(0.0, small[1] - each * small[0]), each
-
-
-def forget_peak() -> None:
-    """Start a new peak (Linux: proc_pid_clear_refs, value 5)."""
-    Path("/proc/self/clear_refs").write_text("5")

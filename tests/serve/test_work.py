@@ -152,6 +152,7 @@ def test_a_cancelled_task_leaves_no_tensor_in_a_rank_or_the_decoder(shop: Worksh
     wanted = order(width_px=128, height_px=128, num_steps=4, chunk=chunk)
     name, during = f"left-{chunk}", []
     shop.latents(f"warm-{chunk}", wanted)  # what is kept on purpose (tables of positions) is there
+    shop.latents(f"small-{chunk}", order(num_steps=1, chunk=chunk))  # what the next task would free hides nothing
     before = _tensor_bytes()
 
     def stop() -> bool:
