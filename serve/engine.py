@@ -21,7 +21,6 @@ from typing import Any
 
 import ray
 import sqlalchemy as sa
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from kling.errors import CheckpointError, ConfigError, InternalError, KlingError
@@ -368,7 +367,7 @@ class Engine:
                 await attempt.group.mended(decoder)
                 raise GroupLostError("a second decoder was lost") from error
 
-    async def _frames(self, attempt: Attempt, decoder: ActorHandle) -> Decoded | None:
+    async def _frames(self, attempt: Attempt, decoder: Any) -> Decoded | None:
         """What one decoder makes of a task."""
         last = None
         try:
