@@ -135,6 +135,30 @@ def test_a_finished_video_is_extended(api: Api, sdk: openai.OpenAI, video: bytes
     )
 
 
+def test_a_video_is_known_by_its_file_to_whoever_made_it(api: Api, sdk: openai.OpenAI):
+    import numpy as np
+
+    from kling.media.video import write_mp4
+
+    file = io.BytesIO()
+    write_mp4(file, np.full((17, 64, 64, 3), 99, np.uint8), fps=8)
+    made = sdk.videos.create(prompt="a ball")
+    finish(api, file.getvalue())
+    assert sdk.videos.edit(prompt="a cube", video=file.getvalue()).remixed_from_video_id == made.id
+    other = openai.OpenAI(api_key=api.new_key()["Authorization"].removeprefix("Bearer "), base_url=sdk.base_url,
+                          http_client=httpx.Client(transport=_InProcess(api)), max_retries=0)  # fmt: skip
+    for client, content in ((other, file.getvalue()), (sdk, b"no video"), (sdk, b"")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.videos.edit(prompt="a cube", video=content)
+        assert caught.value.param == "video"
+    for video in ("data:video/mp4;base64,%%%", "data:video/mp4;base64,", 7, [], {"id": 7}, {}, "\ud800"):
+        body = json.dumps({"prompt": "x", "video": video})
+        answer = api.http.post(
+            "/v1/videos/edits", content=body, headers={**api.key, "Content-Type": "application/json"}
+        )
+        assert answer.status_code in (400, 404) and answer.json()["error"]["message"]
+
+
 def test_a_remix_with_an_idempotency_key_is_one_task(api: Api, sdk: openai.OpenAI):
     made, headers = sdk.videos.create(prompt="a ball"), {"Idempotency-Key": "remix-1"}
     ids = {sdk.videos.remix(made.id, prompt="a cube", extra_headers=headers).id for _ in range(2)}

@@ -25,7 +25,7 @@ from serve.tasks import TaskStore
 from .conftest import ROOT, free_port, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-LONG = VideoConfig(seed=11, steps=200)
+LONG = VideoConfig(seed=11, steps=120)
 
 
 class Node:
