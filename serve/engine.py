@@ -215,7 +215,7 @@ class Engine:
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(2.0)
-            await self._report("loading" if self._group.lost else "ready")
+            await self._report("ready" if self._group.pids and not self._group.lost else "loading")
             waiting, work_s = await asyncio.to_thread(self._store.backlog)
             self._meter.set("kling_waiting_tasks", waiting)
             self._meter.set("kling_backlog_seconds", work_s)
