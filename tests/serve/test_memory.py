@@ -114,7 +114,7 @@ def test_a_cancel_gives_the_memory_back_before_it_is_told(service: Service):
         idle = resident()
         for pid in pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # a new peak starts
-        large = begun(resolution="256x256", duration=4.0, steps=50)
+        large = begun(resolution="256x256", duration=4.0, steps=6)
         taken = sum(_status(pid, "VmHWM:") for pid in pids) - idle
         cancelled(large)
         left = resident() - idle
