@@ -8,6 +8,7 @@ from kling.prompt.syntactic import Attribute, Phrase
 from kling.prompt.verbs_en import ATTRIBUTES, Chunk, VerbReader
 
 _SIDES = {"to its left": "left_of", "on its left": "left_of", "to its right": "right_of", "on its right": "right_of"}
+_PICTURES = ("scene", "shot", "video", "clip", "footage", "view", "image", "picture", "animation", "movie", "film")
 SCENE = ("setting", "lighting", "gravity", "style", "world")
 
 
@@ -203,6 +204,7 @@ class Chunker(VerbReader):
                 alternatives=tuple(noun.alternatives),
                 count=noun.count,
                 determiner=noun.determiner,
+                place=noun.place,
                 text=words,
             )
             return position
@@ -413,8 +415,8 @@ class Chunker(VerbReader):
         if following is not None and following.text == "of" and self._continues_noun(position + 2):
             noun.skipped.append(token.text)  # "a stack of two cubes"
             return position + 2
-        if self._continues_noun(position + 1):
-            noun.skipped.append(token.text)
+        if self._continues_noun(position + 1) or (following is not None and following.lemma in _PICTURES):
+            noun.skipped.append(token.text)  # "a surreal scene"
             return position + 1
         if not (noun.determiner or noun.count) or token.text.endswith("ly") or not self.unknown_nouns:
             return None
@@ -461,6 +463,8 @@ class Chunker(VerbReader):
             return not (opens and token.has("path") and not token.has("relation"))
         if kind == "subordinator" and token.text == "with":
             return False
+        if kind == "subordinator" and token.text == "once":
+            return opens or self._last() != "verb"  # "bounces once and ..."
         if kind == "relation":
             return opens or not token.has("direction", "path", "filler") or token.lemma == "on"
         return True

@@ -181,6 +181,11 @@ class Discourse:
         if phrase.plural and phrase.determiner:
             chosen = exact if exact else options
             return list(reversed(chosen))
+        if exact and phrase.determiner == "maybe" and not (attributes or phrase.count):  # 球が二つ。球は青い。
+            group = self.things[exact[0]].group
+            return [
+                n for n in self.things if n in exact and group is not None and self.things[n].group == group
+            ] or exact[:1]
         if exact and (phrase.determiner or attributes or shape):
             return exact[:1]
         # "the red one" of "two cones": the description adds to what was said

@@ -12,7 +12,7 @@ from kling.prompt.verbs_en import Chunk
 def grouped(chunks: list[Chunk]) -> tuple[list[Chunk], list[Phrase]]:
     """The chunks with members and parts tied to their group, and the phrases that are no chunk of their own now."""
     hidden: list[Phrase] = []
-    chunks = _members(chunks, hidden)
+    chunks = _members(_adjectives(chunks), hidden)
     return _parts(chunks, hidden), hidden
 
 
@@ -89,9 +89,28 @@ def _parts(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:
     return found
 
 
+def _adjectives(chunks: list[Chunk]) -> list[Chunk]:
+    """ "three balls: purple, pink and yellow", "one cube: shiny, red": adjectives after the colon belong before it."""
+    found: list[Chunk] = []
+    for chunk in chunks:
+        whole = found[-2].phrase if len(found) > 1 and found[-1].kind == "colon" else None
+        if chunk.kind != "adjective" or whole is None or whole.kind != "object" or whole.attributes:
+            found.append(chunk)
+            continue
+        kinds = [kind for kind, _ in chunk.attributes]
+        first = tuple(a for i, a in enumerate(chunk.attributes) if a[0] not in kinds[:i])
+        more = tuple(a for i, a in enumerate(chunk.attributes) if a[0] in kinds[:i])
+        if more and not whole.plural:
+            found.append(chunk)
+            continue
+        found[-2:] = [replace(found[-2], phrase=replace(whole, attributes=first, alternatives=more))]
+    return found
+
+
 def _list_start(chunks: list[Chunk], position: int) -> int | None:
     """Where the comma or colon stands that opens the list: right after the group, or the sentence's only colon."""
-    if position + 1 < len(chunks) and chunks[position + 1].kind in ("comma", "colon"):
+    following = [chunk.kind for chunk in chunks[position + 1 : position + 3]]
+    if following[:1] in (["comma"], ["colon"]) or following == ["stop", "np"]:  # also "Two cubes. One red. One blue."
         return position + 1
     for i in range(position + 1, len(chunks)):
         if chunks[i].kind in ("stop", "colon"):
@@ -104,7 +123,7 @@ def _run(chunks: list[Chunk], start: int, whole: Phrase) -> list[Phrase]:
     run: list[Phrase] = []
     for chunk in chunks[start + 1 :]:
         phrase = chunk.phrase
-        if chunk.kind in ("comma", "conjunction"):
+        if chunk.kind in ("comma", "conjunction") or (chunk.kind == "stop" and chunks[start].kind == "stop"):
             continue
         if chunk.kind != "np" or phrase is None or phrase.among is not None:
             break

@@ -5,6 +5,7 @@
 Nothing is decided here: a word keeps every meaning it can have ("roll": an action, a camera move).
 """
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass, replace
@@ -63,11 +64,14 @@ class Lexical:
     doubts: tuple[str, ...] = ()
 
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)?|°|[.!?;:,()\n&…—–/+]|\S")
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+[kKpPdD]\b|\d+(?:[.,]\d+)?|°|[.!?;:,()\n&…—–/+]|\S")
 _MEASURE = re.compile(r"(?<![\w.])(\d+(?:[.,]\d+)?)[ -]?(m/s|km/h|mph|cm/s|[a-z]+|°)(?![\w/])", re.IGNORECASE)
 _CLAUSE_ENDS = {"...": ".", "…": ".", "!": ".", "?": ".", ";": ".", "\n": ".", "—": ",", "–": ",", "(": ",", ")": ","}
 _SHORT = re.compile(r"\b(?<=[a-z])'(d|ll)\b", re.IGNORECASE)  # "I'd", "you'll"
 _CONTRACTIONS = re.compile(r"\b(do|does|did|is|are|was|were|wo|ca|would|should|could)n['’]?t\b", re.IGNORECASE)
+
+
+_STYLE_TAILS = ("style", "look", "feel", "aesthetic", "vibe", "mood", "footage", "quality")  # "retro look"
 
 
 @cache
@@ -78,6 +82,9 @@ def table() -> dict[str, tuple[Sense, ...]]:
         for value, phrases in values.items():
             for phrase in phrases.split("|"):
                 entries.setdefault(phrase, []).append(Sense(kind=kind, value=value))
+    for value, phrases in WORDS["style"].items():
+        for phrase, tail in itertools.product(phrases.split("|"), _STYLE_TAILS):
+            entries.setdefault(f"{phrase} {tail}", []).append(Sense(kind="style", value=value))
     for noun in NOUNS:
         if not any(sense.kind in ("noun", "setting") for sense in entries.get(noun, ())):
             entries.setdefault(noun, []).append(Sense(kind="thing", value=noun))

@@ -1,5 +1,6 @@
 """Level 1 for Japanese: SudachiPy splits the text into morphemes, our lexicon gives them meaning."""
 
+import itertools
 import re
 import unicodedata
 from dataclasses import replace
@@ -31,6 +32,9 @@ _PUNCTUATION = {"。": ".", "．": ".", ".": ".", "!": ".", "?": ".", "\n": ".",
                 ":": ":", "「": ",", "」": ",", "・": ",", "(": ",", ")": ",", "…": ".", "~": ","}  # fmt: skip
 
 
+_STYLE_TAILS = ("っぽい", "っぽく", "みたいな", "みたいに", "風に", "風の", "調の")  # アニメっぽく
+
+
 @cache
 def table() -> dict[str, tuple[Sense, ...]]:
     """Written form -> its senses."""
@@ -39,6 +43,9 @@ def table() -> dict[str, tuple[Sense, ...]]:
         for value, phrases in values.items():
             for phrase in phrases.split("|"):
                 entries.setdefault(unicodedata.normalize("NFKC", phrase), []).append(Sense(kind=kind, value=value))
+    for value, phrases in WORDS["style"].items():
+        for phrase, tail in itertools.product(phrases.split("|"), _STYLE_TAILS):
+            entries.setdefault(phrase.removesuffix("風") + tail, []).append(Sense(kind="style", value=value))
     for word, noun in NOUNS_JA.items():
         entries.setdefault(word, []).append(Sense(kind="thing", value=noun))
     return {phrase: tuple(senses) for phrase, senses in entries.items()}
@@ -113,7 +120,7 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
         return [replace(word, text=first, lemma=first)]
     for cut in range(len(surface) - 1, 0, -1):
         halves = entries.get(surface[:cut]), entries.get(surface[cut:])
-        if not (halves[0] and halves[1]):
+        if not (halves[0] and halves[1]) or any(s.kind == "noun" and not s.value for s in halves[0]):
             continue
         made = any(s.kind in ("material", "color") for s in halves[0]) and any(s.kind == "noun" for s in halves[1])
         if made or len(surface) > 2:  # 鉄球, ゴムボール
@@ -124,7 +131,7 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
 
 
 # Verbs that follow another one and only say how it goes on: 動き出す, 転がり続ける.
-_SECOND = ("出す", "始める", "続ける", "終わる", "切る", "回る", "去る", "かける", "まくる")
+_SECOND = ("出す", "始める", "続ける", "終わる", "切る", "回る", "去る", "かける", "まくる", "抜ける", "過ぎる")
 _LAST_VOWEL = {
     "い": "う",
     "き": "く",

@@ -127,8 +127,9 @@ WORDS: dict[str, dict[str, str]] = {
         "|start still",
         "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
         "|come to a complete stop|stand still again",
-        "posture": "sit|stand|rest|lie|wait|park|perch|be rest",
-        "move": "move|travel|go|drive|come|head|proceed|advance|cruise|move along|wander|drift",
+        "posture": "balance|be balance|sit|stand|rest|lie|wait|park|perch|be rest",
+        "move": "walk|run|crawl|march|gallop|trot|stroll|jog|move|travel|go|drive|come|head|proceed|advance|cruise"
+        "|move along|wander|drift",
         "pass": "pass|overtake|pass by|cross|enter|leave|outrun|go past",
         "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot",
         "push": "push|kick|shove|flick|pull|drag",
@@ -157,6 +158,8 @@ WORDS: dict[str, dict[str, str]] = {
         "on": "on top of|atop|upon|on|on the edge of|at the edge of|at the top of|on the top of",
         "above": "above|high above|hover over|directly above",
         "below": "under|below|beneath|underneath",
+        "from behind": "from behind|out from behind",
+        "from below": "from under|out from under|from beneath",
         "near": "next to|beside|near|close to|alongside|adjacent to|by the side of|not far from|by",
         # Each of several to the one after it.
         "near each other": "side by side|next to each other|beside each other|near each other|close together",
@@ -180,10 +183,11 @@ WORDS: dict[str, dict[str, str]] = {
         "|off the top of",
         "down": "down|down from",
         "up": "up",
-        "past": "past|among|amid|around|across|along|through|over|in|inside|to|of|for|like|during|as far as|without"
-        "|out of|beyond",
+        "across": "across|along",
+        "past": "past|among|amid|around|through|over|in|inside|to|of|for|like|during|as far as|without|out of|beyond",
         "than": "than",
         "toward": "toward|towards|in the direction of",
+        "like": "the size of|as big as|as small as|as large as|as heavy as|shaped like",
     },
     "direction": {
         "left": "left|leftward|leftwards|to the left|from right to left|right to left|from the right|leftwardly"
@@ -322,7 +326,7 @@ WORDS: dict[str, dict[str, str]] = {
         "pixel art": "pixel art|pixelated|8 bit",
         "claymation": "claymation|clay animation|stop motion|plasticine",
         "3d render": "3d render|3d rendering|cgi|computer graphics|3d animation",
-        "vintage": "vintage|retro|old film|vintage film",
+        "vintage": "vintage|retro|retro film|old film|vintage film",
         "documentary": "documentary|documentary style",
         "low poly": "low poly",
         "sketch": "pencil sketch|sketch|pencil drawing|line drawing",
@@ -331,7 +335,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image|view|there|here"
+        "": "product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image"
+        "|view|there|here"
         "|background|floor|ground|surface|air|style|look|animation|movie|film|of|kind|very|really|quite|bright"
         "|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even|second"
         "|seconds|minute|meter|screen|sky|from the sky|from above|from a height|from high up|on the spot|in place"
@@ -360,12 +365,14 @@ WORDS: dict[str, dict[str, str]] = {
         "|transparent|translucent|opaque|young|free|medium sized|medium size",
     },
     "abstract": {
-        "": "time|times|twice|once more|again|middle|center|centre|line"
-        "|row|in a row|in a line|several times|many times|a few times|three times|two times|depth|field of view"
+        "": "time|times|twice|once|once more|again|middle|center|centre|line"
+        "|row|in a row|in a line|several times|many times|a few times|three times|two times|depth|diameter|radius"
+        "|weight|mass|width|length|field of view"
         "|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld|time lapse|feel|atmosphere|mood"
         "|wide shot|medium shot|shadow|reflection|texture|detail|quality|resolution|bokeh|fog|mist|rain|wind|storm"
         "|cloud|weather|music|sound|speed|force|energy|physics|direction|distance|height|moment|end|beginning|ice"
-        "|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view|top down|eye level|4k|8k|hd|contrast"
+        "|water|smoke|fire|story|concept|idea|world|life|love|bird's eye view|top down|eye level|4k|8k|hd|uhd"
+        "|hdr|full hd|1080p|720p|ultra hd|contrast"
         "|composition|lens flare|wide angle|macro|exposure|grain|film grain|hour|minute|dream|fun|beauty"
         "|nature|spot|balance|path|circle|gradient|grade|color grading|tone|palette|vibe|ambience",
     },

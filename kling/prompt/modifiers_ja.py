@@ -145,7 +145,13 @@ class ModifierReader(ABC):
             after += 1
         if self._text(after) in ("ほう", "方") and self._text(after + 1) == "の":  # 大きいほうのボール
             after += 2
+        alone = token.form.startswith("名詞") and self._text(after) in ("だけ", "のみ") and not self.list
+        if alone and not modifiers.count:  # ゴムだけ跳ねる
+            self.modifiers = Modifiers()
+            self.list = [self._phrase(kind="elliptic", attributes=tuple(modifiers.attributes), determiner="the")]
+            return self._particle(after + 1)
         noun = token.form.startswith("名詞") and self._text(after - 1) in (token.text, "で")
+        noun |= token.form.startswith("形容詞") and self._text(after - 1) in ("て", "くて")  # 円錐は青くて、箱は赤い
         if noun and self._text(after) == "," and self.open.topic and self.open.subjects and not self.list:
             self._close("be", "be", attributes=tuple(modifiers.attributes))  # 左の球は赤、右の球は青
             self.modifiers = Modifiers()
@@ -168,9 +174,12 @@ class ModifierReader(ABC):
             self._count(self.list[-1], self.modifiers.count)
             self.modifiers = Modifiers()
             return self._particle(after)
-        if self.open.subjects and not self.list and not self._noun_follows(after):
-            self._count(self.open.subjects[-1], self.modifiers.count)
+        counted = self.open.objects if self._text(position - 1) == "を" else self.open.subjects
+        more = self._text(after) in ("と", ",") and self._text(position - 1) in ("が", "を")  # 円錐が二つと箱が一つ
+        if counted and not self.list and (more or not self._noun_follows(after)):
+            self._count(counted[-1], self.modifiers.count)
             self.modifiers = Modifiers()
+            after += self._text(after) == "と"
         return after
 
     def _noun_follows(self, position: int) -> bool:

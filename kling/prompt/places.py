@@ -8,11 +8,16 @@ from kling.prompt.syntactic import Clause, Syntax
 from kling.prompt.timing import Happening
 
 _PLAIN = ("left_of", "right_of", "in_front_of", "behind", "on", "above", "near")
+# Things have room on them: what goes across one is on it.
+SUPPORTS = ("table", "desk", "bench", "bed", "shelf", "platform", "stage", "counter", "workbench", "sofa", "book")
+# "no ball", "spins like a top", "the size of a car": named, but not there.
+DENIED = ("not", "like")
 _OPPOSITE = {"left": "right", "right": "left"}
 
 
 def related(relation: str, subjects: list[str], targets: list[str]) -> list[Relation]:
     """What "subjects relation targets" says of the first frame; nothing for relations that are no places."""
+    relation = relation.removeprefix("from ")  # "rolls out from behind the cube": where it starts
     if relation == "between" and len(targets) >= 2:
         return [
             Relation(kind="left_of", subject=one, object=other)

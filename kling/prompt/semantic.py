@@ -11,8 +11,8 @@ from typing import Protocol
 
 from kling.prompt.discourse import Discourse
 from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
-from kling.prompt.places import chained, facing, placed, related
-from kling.prompt.shots import directed
+from kling.prompt.places import DENIED, SUPPORTS, chained, facing, placed, related
+from kling.prompt.shots import directed, followed, settled
 from kling.prompt.syntactic import Clause, Syntax
 from kling.prompt.timing import Happening, Timeline
 
@@ -68,14 +68,15 @@ class Composer:
             for e in Timeline(self.syntax, self.happenings, compose=self.compose).events()
             if not nameless & {e.agent, e.patient}
         ]
-        self._follow(events)
+        moves, doubts = settled([*self.camera, *followed(self.follows, events, self.camera)])
+        self.people.doubts += doubts
         scene = self._scene()
         things = self.people.things
         graph = SceneGraph(
             objects=tuple(thing.node() for thing in things.values() if thing.shape),
             relations=tuple(dict.fromkeys(r for r in self.relations if not nameless & {r.subject, r.object})),
             events=tuple(events),
-            camera=self._moves(),
+            camera=moves,
             not_understood=(*self.people.lost, *self.lost),
             **scene,
         )
@@ -83,7 +84,7 @@ class Composer:
 
     def _mention_before(self, clause: Clause) -> None:
         """Objects are numbered in order of mention, though a relative clause may be closed before its main clause."""
-        links = (link for c in self.syntax.clauses for link in c.links if link.relation == "not")
+        links = (link for c in self.syntax.clauses for link in c.links if link.relation in DENIED)
         denied = {number for link in links for number in link.phrases}
         linked = (number for link in clause.links for number in link.phrases)
         last = max((*clause.subjects, *clause.objects, *linked), default=-1)
@@ -123,12 +124,17 @@ class Composer:
         objects = self._all(clause.objects, avoid=avoid if clause.kind == "event" else ())
         hints = {"avoid": avoid} if avoid else {"avoid": tuple(objects), "prefer": tuple(self.subject)}
         links = [
-            (link.relation, self._all(link.phrases, **hints)) for link in clause.links if link.relation not in ("not",)
+            (link.relation, self._all(link.phrases, **hints)) for link in clause.links if link.relation not in DENIED
         ]
         self._premodified(clause.objects + tuple(n for link in clause.links for n in link.phrases))
-        if clause.kind == "event":
+        excepted = {name for relation, names in links if relation == "except" for name in names}
+        subjects = [name for name in subjects if name not in excepted]
+        if clause.kind == "event" and not self._prevented(clause):
             self._event(clause, subjects, objects, links)
             self._exceptions(clause, links)
+            self._after_premodified()
+        elif clause.kind == "event":
+            self.lost.append(clause.text)
         else:
             self._state(clause, subjects, objects, links)
         if not self._interrupts(clause):
@@ -147,6 +153,24 @@ class Composer:
         for name in self.people.things:
             if name not in moved:
                 self._happen("stay", name, posture=True)
+
+    def _prevented(self, clause: Clause) -> bool:
+        """ "stops before touching the cube": what comes after the stop does not come."""
+        main = self.syntax.clauses[clause.main] if clause.main is not None else None
+        return (
+            clause.subordinate == "before"
+            and main is not None
+            and main.verb == "stop"
+            and main.subjects == clause.subjects
+        )
+
+    def _after_premodified(self) -> None:
+        """ "a rolling ball hits a cube": it rolls first."""
+        mine = [h for h in self.happenings if h.clause == self.index]
+        before = {h.event.agent for h in mine if h.premodified}
+        if any(h.event.action == "collide" and h.event.agent in before and not h.step for h in mine):
+            for happening in mine:
+                happening.step += not happening.premodified
 
     def _exceptions(self, clause: Clause, links: list[tuple[str, list[str]]]) -> None:
         for relation, names in links:
@@ -170,6 +194,7 @@ class Composer:
                     known = any(h.event.agent == name and h.event.action == action for h in self.happenings)
                     if action in MOTIONS and not known:
                         self._happen(action, name)
+                        self.happenings[-1].premodified = action in _TRAVELS or action in _FALLS
 
     def _state(
         self, clause: Clause, subjects: list[str], objects: list[str], links: list[tuple[str, list[str]]]
@@ -377,7 +402,9 @@ class Composer:
         for relation, targets in links:
             if clause.verb in ("stop", *_MEETS) and not relation.endswith("each other"):
                 continue
-            if relation in ("toward", "path past") or (clause.verb in _TRAVELS and relation in _GOALS):
+            if relation == "across" and any(self.people.things[name].shape in SUPPORTS for name in targets):
+                relation = "on"
+            if relation in ("toward", "path past", "across") or (clause.verb in _TRAVELS and relation in _GOALS):
                 way = relation.removeprefix("path ").replace("_", " ")
                 self.lost += [f"{way} {self.people.things[name].node().phrase}" for name in targets]
                 continue
@@ -402,7 +429,7 @@ class Composer:
 
     def _unmentioned(self) -> None:
         """Objects of phrases that no clause uses still exist."""
-        used = {n for c in self.syntax.clauses for link in c.links if link.relation == "not" for n in link.phrases}
+        used = {n for c in self.syntax.clauses for link in c.links if link.relation in DENIED for n in link.phrases}
         for phrase in self.syntax.phrases:
             said = phrase.kind == "object" or phrase.among is not None
             if said and phrase.id not in used and phrase.id not in self.people.seen:
@@ -452,27 +479,12 @@ class Composer:
             if clause.verb in ("move", "static"):
                 self.camera.append(CameraMove(kind="static"))
             return
+        if kind == "dolly" and not said and any(link.relation == "toward" for link in clause.links):
+            said = "toward"
         if kind not in CAMERA_MOVES:
             self.lost.append(clause.text or clause.verb)
             return
         self.camera.append(directed(kind, direction, said, clause.speed))
-
-    def _follow(self, events: list[Event]) -> None:
-        """A camera that follows travels as its object does."""
-        for names, speed in self.follows:
-            directions = [e.direction for e in events if e.agent in names and e.direction]
-            way = {"left": "left", "right": "right", "toward": "out", "away": "in"}.get(
-                directions[0] if directions else ""
-            )
-            if way or not self.camera:
-                self.camera.append(CameraMove(kind="dolly", direction=way, speed=speed))
-
-    def _moves(self) -> tuple[CameraMove, ...]:
-        moves = tuple(dict.fromkeys(self.camera))
-        if len(moves) > 1 and any(m.kind == "static" for m in moves):
-            self.people.doubts.append("the camera is static and moves: took the movement")
-            moves = tuple(m for m in moves if m.kind != "static")
-        return moves
 
 
 def compose(

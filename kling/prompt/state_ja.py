@@ -142,7 +142,7 @@ def as_relation(token: Token | None) -> str | None:
     if token is None:
         return None
     side = token.value("place") or token.value("direction")
-    if token.has("around"):
+    if token.has("around") or (token.value("move") == "orbit" and token.text[0] in "周回ま"):
         return "path past"
     return token.value("relation") or _SIDE.get(side or "")
 
@@ -213,3 +213,13 @@ def _subordinator(tokens: tuple[Token, ...], position: int, *, te: bool) -> tupl
     while position < len(tokens) and tokens[position].text in ("に", "で", "は", "から"):
         position += 1
     return value, position
+
+
+def denies(token: Token | None) -> bool:
+    """ボールではなく: no ball, but what follows."""
+    return token is not None and token.lemma in ("ない", "無い") and "連用" in token.form
+
+
+def holds(token: Token | None) -> bool:
+    """並んでいる, 積み重なってある: the state itself, no manner of what follows."""
+    return token is not None and token.lemma in ("いる", "おる", "ある", "居る")

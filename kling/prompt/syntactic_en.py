@@ -79,7 +79,9 @@ class Assembler(Drafts):
 
     def _scene(self, chunk: Chunk, position: int) -> None:
         self.scene.extend(chunk.attributes)
-        self.preposition = None
+        following = self.chunks[position + 1].phrase if self._kind(position + 1) == "np" else None
+        if following is None or following.determiner or not chunk.text.endswith("y"):  # but "down a snowy hill"
+            self.preposition = None
 
     def _np(self, chunk: Chunk, position: int) -> None:
         phrase = chunk.phrase
@@ -187,7 +189,9 @@ class Assembler(Drafts):
             self.slot = draft.subjects
             return
         waits = draft.verb is None and self.last is not None and draft.subjects and not self.joined
-        if waits and (self.last != draft.subjects[-1] or draft.links):
+        filmed = self.last is not None and draft.verb is not None and draft.verb.move and not draft.verb.value
+        filmed = filmed and not self.joined and relation in (*FRONTED, "on")  # "zoom in on a ball on a cube"
+        if filmed or (waits and (self.last != draft.subjects[-1] or draft.links)):
             # "a cone next to a ball on a cube ...": says where the phrase before is
             link = Link(relation=relation, phrases=(number,))
             self.clauses.append(Clause(kind="be", subjects=(self.last or 0,), links=(link,), relative=True))
@@ -210,7 +214,10 @@ class Assembler(Drafts):
                 draft.subjects.append(phrase.id)
                 self.slot = draft.subjects
                 return
-            if self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
+            again = phrase.determiner == "the" and joined == "," and own_verb and draft.links
+            if again and any(self.phrases[i].head == phrase.head for i in draft.subjects):
+                pass  # "a cube and a ball side by side, the ball rolls"
+            elif self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
                 self.slot.append(phrase.id)
                 return
         elif self.slot is not None and not own_verb and (joined == "and" or list_ahead(self.chunks, position)):
@@ -307,7 +314,8 @@ class Assembler(Drafts):
             return
         if draft.relative and draft.antecedent is not None:
             draft.subjects, draft.antecedent = [draft.antecedent], None
-        if not draft.subjects and self.clauses and not chunk.move and chunk.value not in ("make", "be"):
+        told = chunk.form == "ing" and bool(chunk.value) and self.clauses and self.clauses[-1].kind in ("none", "event")
+        if not draft.subjects and self.clauses and (told or not chunk.move) and chunk.value not in ("make", "be"):
             previous = self.clauses[-1]
             if draft.order or self.next_order or draft.subordinate or chunk.form in ("s", "ing"):
                 draft.subjects = list(previous.subjects)
@@ -433,7 +441,7 @@ class Assembler(Drafts):
 
     def _path(self, chunk: Chunk, position: int) -> None:
         self.preposition = f"path {chunk.value}" if chunk.value == "past" else chunk.value
-        if chunk.text in ("with", "of", "for", "like", "at") and self.preposition:
+        if chunk.text in ("with", "of", "for", "like", "at") and self.preposition and chunk.value != "like":
             self.preposition = chunk.text
 
     def _negation(self, chunk: Chunk, position: int) -> None:

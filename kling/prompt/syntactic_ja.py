@@ -19,7 +19,9 @@ from kling.prompt.state_ja import (
     VerbGroup,
     along,
     as_relation,
+    denies,
     follows_verb,
+    holds,
     verb_group,
 )
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
@@ -94,7 +96,7 @@ class Reader(ModifierReader):
         modifiers, self.modifiers = self.modifiers, Modifiers()
         if modifiers.count and not modifiers.attributes and self.open.subjects:  # ボールが二つ
             self._count(self.open.subjects[-1], modifiers.count)
-        elif modifiers.attributes and (self.open.subjects or (modifiers.joined and self.last_subjects)):
+        elif modifiers.attributes and (self.open.subjects or self.last_subjects):  # also 色は緑で、木製。
             more = modifiers.alternatives if modifiers.joined else []
             self._close("be", "be", attributes=(*modifiers.attributes, *more))
         elif modifiers.attributes or modifiers.count:
@@ -212,9 +214,12 @@ class Reader(ModifierReader):
             self.open.objects.extend(phrases)
         elif text in ("に", "へ"):
             return self._goal(phrases, after)
-        elif text == "で" and self._text(after) == "は" and self._denies(after + 1):  # ボールではなく、箱が
+        elif text == "で" and self._text(after) == "は" and denies(self._at(after + 1)):  # ボールではなく、箱が
             self.open.links.append(Link(relation="not", phrases=tuple(phrases)))
             return after + 2
+        elif text in ("より", "よりも", "以外"):  # 赤い箱より大きい, 円柱以外は
+            self.open.links.append(Link(relation="except" if text == "以外" else "than", phrases=tuple(phrases)))
+            return after + (1 if text == "以外" and self._text(after) in ("は", "の", "が") else 0)
         elif text in PARTICLES:
             self.open.links.append(Link(relation=PARTICLES[text], phrases=tuple(phrases)))
         elif text in ("だ", "です", "である"):
@@ -224,10 +229,6 @@ class Reader(ModifierReader):
             self._bare(phrases, text)
             return position
         return after
-
-    def _denies(self, position: int) -> bool:
-        token = self._at(position)
-        return token is not None and token.lemma in ("ない", "無い") and "連用" in token.form
 
     def _bare(self, phrases: list[int], text: str) -> None:
         """No particle: a tag, or the subject of a verb that follows."""
@@ -285,6 +286,9 @@ class Reader(ModifierReader):
         """その左に, その上に: a place of what was spoken of last."""
         if token.text != "その" or as_relation(self._at(position + 1)) is None:
             return None
+        if self.list or self.open.subjects:  # 箱の上に球、その左に円錐
+            self.open.subjects += [number for number in self.list if number not in self.open.subjects]
+            self._close("none", "")
         self.list = [self._phrase(kind="pronoun", head="it", text=token.text)]
         return self._genitive(position + 1)
 
@@ -301,7 +305,12 @@ class Reader(ModifierReader):
             return position
         link = Link(relation=relation, phrases=tuple(self.list))
         self.list = []
+        if token.has("move"):  # 球の周りを回る: the place and the verb are one word
+            self.open.links.append(link)
+            return position
         following = self._text(position + 1)
+        if following == "から" and relation in ("behind", "below"):  # 箱の後ろから出てくる
+            link = replace(link, relation=f"from {relation}")
         if following == "の":
             self.places.append(link)
             return position + 2
@@ -313,7 +322,7 @@ class Reader(ModifierReader):
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
         chain = token.value("relation") or ""
-        if chain.endswith("each other") and not self._holds(position + 1):
+        if chain.endswith("each other") and not holds(self._at(position + 1)):
             self.open.links.append(Link(relation=chain, phrases=(-1,)))
             return position + 1
         if order is not None:
@@ -343,11 +352,6 @@ class Reader(ModifierReader):
             self.open.direction = direction
         return position
 
-    def _holds(self, position: int) -> bool:
-        """並んでいる, 積み重なってある: the state itself, no manner of what follows."""
-        token = self._at(position)
-        return token is not None and token.lemma in ("いる", "おる", "ある", "居る")
-
     def _same_landmark(self, token: Token) -> None:
         """円錐の左に球があり、右に箱がある: right of the cone too."""
         before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
@@ -373,7 +377,8 @@ class Reader(ModifierReader):
         self._cameras_first()
         goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
         camera = goes_on or any(self.phrases[i].kind == "camera" for i in self.open.subjects)
-        chased = move == "follow" and bool(self.open.subjects)  # a ball that follows a ball is no camera
+        chased = move in ("follow", "orbit") and bool(self.open.subjects) and not camera
+        verb = "move" if chased and verb is None else verb  # a ball that follows or circles a ball is no camera
         kind = "camera" if move and (camera or (verb is None and not chased)) else "make" if verb == "make" else "event"
         if camera:
             kind = "camera"
@@ -408,7 +413,7 @@ class Reader(ModifierReader):
     def _goes_along(self, verb: str, token: Token, group: VerbGroup) -> None:
         state = self.open
         travels = verb in ("roll", "slide", "move", "dash")
-        if travels and group.comes and state.direction is None:
+        if travels and group.comes and state.direction is None and not token.text.startswith("出"):
             state.direction = "toward"
         intransitive = token.lemma.endswith("越す") or not (token.lemma.endswith("す") or group.causes or group.passive)
         if intransitive and state.objects and (travels or verb in ("fall", "bounce", "spin")):
@@ -475,7 +480,7 @@ class Reader(ModifierReader):
         if relative:
             self.relatives.append(index)
             return
-        if not camera:
+        if not camera and subjects:
             self.last_subjects = subjects
         if kind == "none" and not group.subordinate:
             return

@@ -16,6 +16,7 @@ class Happening:
     clause: int
     step: int = 0
     posture: bool = False  # "stands": stays only if nothing else happens to it
+    premodified: bool = False  # "a rolling ball"
     vague: bool = False  # "is pushed": says that it moves; how may come in the next clause
 
 
