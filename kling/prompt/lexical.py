@@ -8,6 +8,7 @@ Nothing is decided here: a word keeps every meaning it can have ("roll": an acti
 import itertools
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
@@ -52,6 +53,8 @@ class Measure:
     quantity: str
     value: float
     text: str
+    start: int = 0  # where in the text it stands
+    camera: bool = False  # said of the camera, not of a thing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,12 @@ class Lexical:
 
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+[kKpPdD]\b|\d+(?:[.,]\d+)?|°|[.!?;:,()\n&…—–/+]|\S")
-_MEASURE = re.compile(r"(?<![\w.])(\d+(?:[.,]\d+)?)[ -]?(m/s|km/h|mph|cm/s|[a-z]+|°)(?![\w/])", re.IGNORECASE)
+_MEASURE = re.compile(
+    r"(?<![\w.])(\d+(?:[.,]\d+)?)[ -]?(m/s|km/h|mph|cm/s|[a-z]+|°)"
+    r"(/s(?:ec)?|/second| ?(?:per|a|each|every) sec(?:ond)?)?(?![\w/])",
+    re.IGNORECASE,
+)
+_A_SECOND = {"length_m": "speed_m_s", "angle_deg": "turn_deg_s"}
 _CLAUSE_ENDS = {"...": ".", "…": ".", "!": ".", "?": ".", ";": ".", "\n": ".", "—": ",", "–": ",", "(": ",", ")": ","}
 _SHORT = re.compile(r"\b(?<=[a-z])'(d|ll)\b", re.IGNORECASE)  # "I'd", "you'll"
 _CONTRACTIONS = re.compile(r"\b(do|does|did|is|are|was|were|wo|ca|would|should|could)n['’]?t\b", re.IGNORECASE)
@@ -210,7 +218,7 @@ def read_english(prompt: str, *, plain: bool = False) -> Lexical:
         token, used = _longest(words, position)
         tokens.append(token)
         position += used
-    return Lexical(language="en", tokens=tuple(tokens), measures=measures, doubts=tuple(doubts))
+    return Lexical(language="en", tokens=tuple(tokens), measures=owned(measures, tokens), doubts=tuple(doubts))
 
 
 def _split(text: str) -> list[Token]:
@@ -242,7 +250,29 @@ def _measure(match: re.Match[str]) -> Measure | None:
     known = UNITS.get(unit) or UNITS.get(unit.removesuffix("s"))
     if known is None or not known[0]:
         return None
-    return Measure(quantity=known[0], value=float(match[1].replace(",", ".")) * known[1], text=match[0])
+    quantity = _A_SECOND.get(known[0], known[0]) if match[3] else known[0]
+    value = float(match[1].replace(",", ".")) * known[1]
+    return Measure(quantity=quantity, value=value, text=match[0], start=match.start())
+
+
+def owned(measures: Iterable[Measure], tokens: Sequence[Token]) -> tuple[Measure, ...]:
+    """Whose speed it is: a turn is the camera's, a speed the camera's where a camera is what moves before it."""
+
+    def filmed(measure: Measure) -> bool:
+        verb = False
+        for token in reversed([token for token in tokens if token.end <= measure.start]):
+            if token.has("camera"):
+                return True
+            if token.text == "." or (verb and token.has("noun", "thing", "pronoun")):
+                return False
+            if token.has("move") and not token.has("verb"):
+                return True
+            verb |= token.has("verb")
+        return False
+
+    return tuple(
+        replace(m, camera=m.quantity == "turn_deg_s" or (m.quantity == "speed_m_s" and filmed(m))) for m in measures
+    )
 
 
 def _lemmatised(word: Token, doubts: list[str]) -> Token:

@@ -8,12 +8,13 @@ from functools import cache
 from typing import Any
 
 from kling.errors import ConfigError
-from kling.prompt.lexical import Lexical, Measure, Sense, Token
+from kling.prompt.lexical import Lexical, Measure, Sense, Token, owned
 from kling.prompt.lexicon_ja import NOUNS_JA, WORDS
 
 MAX_MORPHEMES = 9
 _MEASURE = re.compile(
-    r"(毎秒|秒速|時速)?(\d+(?:\.\d+)?) ?(秒|メートル|m|キロメートル|キロ|センチ|kg|キログラム|グラム|度|m/s)(?![a-z])"
+    r"(毎秒|秒速|時速)?(\d+(?:\.\d+)?) ?"
+    r"(秒|メートル|m|キロメートル|キロ|センチ|kg|キログラム|グラム|度|m/s)(/秒|毎秒)?(?![a-z])"
 )
 _UNITS = {
     "秒": ("time_s", 1.0),
@@ -91,10 +92,12 @@ def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
     for match in () if plain else _MEASURE.finditer(text):
         quantity, factor = _UNITS[match[3]]
         value = float(match[2]) * factor
+        if quantity == "angle_deg" and (match[1] or match[4]):  # 毎秒30度
+            quantity = "turn_deg_s"
         if match[1] and quantity in ("length_m", "mass_kg"):  # 秒速2メートル, 時速5キロ
             metres = value * 1000 if match[3] == "キロ" else value
             quantity, value = "speed_m_s", metres / (3600 if match[1] == "時速" else 1)
-        measures.append(Measure(quantity=quantity, value=value, text=match[0]))
+        measures.append(Measure(quantity=quantity, value=value, text=match[0], start=match.start()))
         text = text.replace(match[0], " " * len(match[0]), 1)
     entries = _canonical() if plain else table()
     words = [part for morpheme in _tokenizer().tokenize(text) for part in _parts(morpheme, entries)]
@@ -104,7 +107,7 @@ def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
         token, used = _longest(words, position, entries, MAX_MORPHEMES if not plain else 1)
         tokens.append(token)
         position += used
-    return Lexical(language="ja", tokens=tuple(tokens), measures=tuple(measures))
+    return Lexical(language="ja", tokens=tuple(tokens), measures=owned(measures, tokens))
 
 
 def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:

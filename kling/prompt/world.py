@@ -32,7 +32,7 @@ class Properties:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """What level 4 adds to the graph: every field has a value. ``speed_m_s`` only when a number was said."""
+    """What level 4 adds to the graph: every field has a value. Speeds only where a number was said."""
 
     objects: tuple[Properties, ...]
     gravity_m_s2: float
@@ -41,6 +41,8 @@ class World:
     camera: tuple[CameraMove, ...]
     duration_s: float
     speed_m_s: float | None = None
+    camera_m_s: float | None = None
+    camera_deg_s: float | None = None
     assumed: tuple[str, ...] = ()
 
     def properties(self, name: str) -> Properties:
@@ -73,7 +75,8 @@ class CommonSense:
 
 def settle(graph: SceneGraph, measures: tuple[Measure, ...] = ()) -> World:
     """Level 4: fill what the graph leaves open. Numbers with units apply to the whole scene."""
-    said = {measure.quantity: measure.value for measure in measures}
+    said = {measure.quantity: measure.value for measure in measures if not measure.camera}
+    filmed = {measure.quantity: measure.value for measure in measures if measure.camera}
     assumed = [name for name in ("setting", "lighting", "gravity") if getattr(graph, name) is None]
     if not graph.camera:
         assumed.append("camera")
@@ -88,6 +91,8 @@ def settle(graph: SceneGraph, measures: tuple[Measure, ...] = ()) -> World:
         camera=tuple(_directed(move) for move in graph.camera) or (_usual_camera(graph),),
         duration_s=min(max(duration_s or _usual_duration_s(graph), 0.5), 60.0),
         speed_m_s=said.get("speed_m_s"),
+        camera_m_s=filmed.get("speed_m_s"),
+        camera_deg_s=filmed.get("turn_deg_s"),
         assumed=tuple(assumed),
     )
 

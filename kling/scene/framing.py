@@ -31,6 +31,8 @@ def frame(
     elevation_deg: float,
     auto: bool = False,
     scale: float = 1.0,
+    speed_m_s: float | None = None,
+    turn_deg_s: float | None = None,
 ) -> PlannedCamera:
     """A camera in front of the scene (it looks along +y in the first frame) that makes the moves.
 
@@ -38,6 +40,7 @@ def frame(
         position_m: where the objects are, over evenly spaced times of the whole clip.
         auto: choose a move where none is said (otherwise the camera stands still).
         scale: how much larger than the playground's the least stage is.
+        speed_m_s, turn_deg_s: how fast it travels and turns, where the prompt says it in numbers.
     """
     radii = np.asarray(radius_m, dtype=float)
     if auto and not moves and len(radii):
@@ -48,7 +51,15 @@ def frame(
     found = frame_scene(
         _with_stage(position_m, aspect, scale),
         np.concatenate([radii, np.full(3, 0.02 * scale)]),
-        [Move(kind=move.kind, direction=_direction(move), word=move.speed) for move in moves],
+        [
+            Move(
+                kind=move.kind,
+                direction=_direction(move),
+                word=move.speed,
+                speed=speed_m_s if move.kind in ("dolly", "crane") else turn_deg_s if move.kind != "static" else None,
+            )
+            for move in moves
+        ],
         duration_s=duration_s,
         aspect=aspect,
         elevation_deg=elevation_deg,

@@ -15,7 +15,7 @@ from kling.prompt import knowledge
 from kling.prompt.graph import LIGHTINGS, SETTINGS, SHAPES, Event, ObjectNode, SceneGraph
 from kling.prompt.world import World, known_noun, settle
 from kling.scene import framing
-from kling.scene.motions import Start, at_rest, start_of
+from kling.scene.motions import Start, at_rest, at_speed, start_of
 from kling.scene.plan import Environment, PlannedEvent, PlannedObject, ScenePlan
 from kling.scene.simulate import move
 
@@ -79,7 +79,8 @@ def compose(
     rng = np.random.default_rng(np.random.SeedSequence([seed % 2**63, 0x51A9]))
     doubts: list[str] = []
     gravity = knowledge.GRAVITY_M_S2.get(graph.gravity or "earth", 9.81)
-    items = _items(graph, world or settle(graph), doubts)
+    world = world or settle(graph)
+    items = _items(graph, world, doubts)
     begins = _begins(graph, duration_s)
     index = {item.node.id: i for i, item in enumerate(items)}
     _attach(graph, items, index, doubts)
@@ -87,7 +88,7 @@ def compose(
     for item in items:
         if not item.events:
             item.start = replace(at_rest(item.proxy, rng), fixed=item.fixed)
-        planned += _animate(item, items, index, begins, gravity, duration_s, rng, doubts)
+        planned += _animate(item, items, index, begins, gravity, duration_s, rng, doubts, world.speed_m_s)
     places = _place(graph, items, index, rng, doubts)
     setting = _known(graph.setting, SETTINGS, doubts) or str(rng.choice(SETTINGS))
     light = str(rng.choice(LIGHTINGS, p=[0.4, 0.45, 0.15])) if setting != "night" else "studio"  # no sun at night
@@ -117,6 +118,8 @@ def compose(
         elevation_deg=float(rng.uniform(12, 20)),
         auto=auto_camera,
         scale=_scale(items),
+        speed_m_s=world.camera_m_s,
+        turn_deg_s=world.camera_deg_s,
     )
     return plan.model_copy(update={"camera": camera}), motion
 
@@ -202,7 +205,7 @@ def _stands_on(items: list[_Item], upper: int, lower: int) -> bool:
     return False
 
 
-def _animate(item, items, index, begins, gravity, duration_s, rng, doubts) -> list[PlannedEvent]:
+def _animate(item, items, index, begins, gravity, duration_s, rng, doubts, speed_m_s) -> list[PlannedEvent]:
     """Choose the item's start so that its events happen; returns them with their times."""
     planned = []
     for n, event in enumerate(item.events):
@@ -221,6 +224,8 @@ def _animate(item, items, index, begins, gravity, duration_s, rng, doubts) -> li
             event, item.proxy, item.half, item.friction, item.restitution, gravity, duration_s - begin, rng, doubts,
             scale=item.scale,
         )  # fmt: skip
+        if speed_m_s is not None and event.action in ("roll", "slide", "throw"):
+            start = at_speed(start, speed_m_s)
         push = None
         if n == 0:
             item.start = replace(start, release_s=begin)

@@ -107,6 +107,21 @@ def _enlarged(start: Start, scale: float) -> Start:
     )
 
 
+def at_speed(start: Start, speed_m_s: float) -> Start:
+    """The same start, as fast over the floor as was said; what rolls keeps rolling without slipping."""
+    x, y, z = start.velocity_m_s
+    over = math.hypot(x, y)
+    if not over:
+        return start
+    faster = speed_m_s / over
+    return replace(
+        start,
+        velocity_m_s=(x * faster, y * faster, z),
+        spin_rad_s=tuple(float(spin) * faster for spin in start.spin_rad_s),
+        travel_m=tuple(float(way) * faster for way in start.travel_m),
+    )
+
+
 def at_rest(proxy: str, rng: np.random.Generator) -> Start:
     """A capsule lies, everything else stands."""
     if proxy == "capsule":

@@ -12,6 +12,7 @@ from kling.physics.constrain import constrain
 from kling.physics.estimate import Known, estimate, estimate_from_picture, predict
 from kling.physics.fit import rest_height_m
 from kling.physics.laws import Laws
+from kling.physics.residual import residual
 from kling.physics.simulate import Body, simulate
 
 FPS = 8
@@ -186,6 +187,45 @@ def test_each_law_is_a_switch():
     assert through[-1, 3, 0] == pytest.approx(0, abs=1e-3) and through[-1, 2, 0] > 0.5 and through[..., 2].min() > 0.15
     with pytest.raises(ConfigError, match="unknown law"):
         Laws.without(["luck"])
+
+
+_TIME = np.arange(11) / FPS
+_DRAWN = {
+    "teleports": lambda t: (np.where(t < 0.6, -1.0, 1.0), 0.2 + 0 * t),
+    "hovers": lambda t: (0 * t, 1.0 + 0 * t),
+    "gains speed as it bounces": lambda t: (0 * t, np.where(t < 0.4, 1 - 4.9 * t**2, 0.2 + abs(7 * (t - 0.4) % 2))),
+    "turns back in the air": lambda t: (np.where(t < 0.5, 4 * t, 4 - 4 * t), 1.5 + 0 * t),
+}
+
+
+@pytest.mark.parametrize("drawn", _DRAWN.values(), ids=_DRAWN.keys())
+def test_any_drawing_becomes_a_motion_that_obeys(drawn):
+    across, up = drawn(_TIME)
+    path_m = np.stack([across, 0 * across, up], axis=1)[:, None]
+    known = {"rest_height_m": np.array([0.2]), "radius_m": np.array([0.2])}
+    before = residual(path_m, fps=FPS, **known)
+    made = constrain((body(place=tuple(path_m[0, 0])),), path_m, fps=FPS)
+    after = residual(made.motion.position_m, fps=FPS, **known)
+    assert before.lawful < 1 and before.mean_m_s2 > 10 * before.mean_error_m_s2 / 3
+    assert after.lawful == 1 and after.mean_m_s2 < 0.1 and made.rms > 0.1
+    assert made.motion.position_m[..., 2].min() > 0.18
+
+
+@pytest.mark.parametrize("apart_m", [2.0, 0.0])
+def test_what_is_drawn_through_each_other_stays_solid(apart_m):
+    """Two balls drawn to change places, or drawn into each other."""
+    half = apart_m / 2
+    one, other = np.linspace(-half, half, 11), np.linspace(half, -half, 11)
+    path_m = np.stack([np.stack([x, 0 * x, 0.2 + 0 * x], axis=1) for x in (one, other)], axis=1)
+    made = constrain((body("a", place=(-half, 0, 0.2)), body("b", place=(half, 0, 0.2))), path_m, fps=FPS)
+    gaps = np.linalg.norm(made.motion.position_m[:, 0] - made.motion.position_m[:, 1], axis=1)
+    assert gaps.min() > 0.37 and made.rms < max(apart_m, 0.5)
+
+
+def test_what_rolls_does_not_show_its_friction():
+    ball = body(place=(0, 0, 0.2), velocity=(0.7, 0.1, 0), angular_velocity_rad_s=(-0.5, 3.5, 0))
+    found = estimate(unknowing(ball), watch((ball,), seed=1)[1], fps=FPS, sigma_m=0.002)
+    assert found.friction_std[0] > 0.2, "a bar as wide as the prior's: the frames do not show it"
 
 
 def test_a_lawful_drawing_is_kept_and_an_unlawful_one_becomes_lawful():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -213,3 +214,27 @@ def test_a_drawn_path_becomes_the_nearest_lawful_one():
     for bad in ({"o9": drawn}, {"o1": drawn[:3]}):
         with pytest.raises(InputError, match="drawn path"):
             follow(plan, bad)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "travel_m_s", "turn_deg_s"),
+    [
+        ("The camera dollies out at 0.5 m/s from a spinning cone.", 0.5, 0.0),
+        ("Pan right at 12 degrees per second across four balls.", 0.0, 12.0),
+        ("カメラは秒速0.4メートルで後ろへ下がる。箱がある。", 0.4, 0.0),
+        ("カメラが毎秒15度で右にパンする。箱は動かない。", 0.0, 15.0),
+    ],
+)
+def test_the_camera_is_as_fast_as_was_said(prompt, travel_m_s, turn_deg_s):
+    keys = direct(prompt, duration_s=1.0, fps=4).plan.camera.keys
+    pairs = list(pairwise(keys))
+    way = sum(np.linalg.norm(np.subtract(a.position_m, b.position_m)) for a, b in pairs)
+    turn = sum(2 * np.degrees(np.arccos(min(1.0, abs(np.dot(a.quaternion, b.quaternion))))) for a, b in pairs)
+    assert way == pytest.approx(travel_m_s, abs=1e-3) and turn == pytest.approx(turn_deg_s, abs=0.1)
+
+
+def test_a_thing_is_as_fast_as_was_said_and_the_camera_beside_it_too():
+    made = direct("A ball rolls right at 1.5 m/s while the camera cranes up at 0.3 m/s.", duration_s=1.0, fps=4)
+    (ball,), keys = made.plan.objects, made.plan.camera.keys
+    assert np.hypot(*ball.velocity_m_s[:2]) == pytest.approx(1.5, abs=1e-4)
+    assert keys[-1].position_m[2] - keys[0].position_m[2] == pytest.approx(0.3, abs=1e-3)
