@@ -4,7 +4,8 @@
 `python -m train replay RUN/run.json --out NEW` runs again what a record tells (train/replay.py);
 `python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts;
 `python -m train bench PRESET --data URI` and `python -m train measure` make the tables of docs/benchmarks/training.md;
-`python -m train pack PRESET FOLDER... --out URI` puts parts of several weights folders into one.
+`python -m train pack PRESET FOLDER... --out URI` puts parts of several weights folders into one;
+`python -m train finer PRESET SOURCE --out URI` starts a transformer from one with coarser tokens.
 """
 
 import argparse
@@ -62,6 +63,11 @@ def main(arguments: list[str]) -> None:
         return
     if arguments[:1] == ["replay"]:
         _replay(arguments[1:])
+        return
+    if arguments[:1] == ["finer"]:
+        from . import finer
+
+        print(finer.finer(tyro.cli(finer.Finer, args=arguments[1:], prog="python -m train finer")))
         return
     reader = argparse.ArgumentParser(prog="python -m train", add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")

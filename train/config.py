@@ -17,6 +17,7 @@ class ObjectiveConfig:
     time_std: float = 1.0
     shift: float | None = None  # of times towards noise; None: the preset's, which is made for its clip
     low_noise_share: float = 0.15  # samples drawn from t < 0.4 instead, where shapes are decided
+    object_weight: float = 0.0  # how much more a latent cell counts where a thing is painted
     text_dropout: float = 0.1  # the empty prompt instead: the unconditional case of guidance
     control_dropout: float = 0.35  # no painted plan: text-to-video without one has to stay good too
     chunk_share: float = 0.25  # steps with a noise level a chunk and causal attention between chunks
@@ -28,6 +29,8 @@ class ObjectiveConfig:
         for name in (n for n in self.__dataclass_fields__ if n.endswith(("_share", "_dropout"))):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError("a share lies between 0 and 1", where=f"objective.{name}={getattr(self, name)}")
+        if self.object_weight < 0:
+            raise ConfigError("a weight is not negative", where=f"objective.object_weight={self.object_weight}")
         if not self.chunk_frames or min(self.chunk_frames) < 1:
             raise ConfigError("chunks hold at least one latent frame", where=f"chunk_frames={self.chunk_frames}")
 

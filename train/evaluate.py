@@ -12,7 +12,7 @@ from kling.model.controls import Controls
 from .batches import collate, sample_rng
 from .cache import Split
 from .config import TrainRun
-from .objective import Draw, loss_of
+from .objective import Draw, cell_weight, loss_of
 from .ranks import Ranks
 
 _CLIPS = 4  # a forward pass
@@ -44,6 +44,7 @@ def validation_loss(model: nn.Module, split: Split, run: TrainRun, ranks: Ranks)
                 noise=torch.from_numpy(noise),
                 time=time,
                 weight=torch.ones_like(time),
+                cell_weight=cell_weight(batch, run.objective.object_weight),
                 text=batch.text,
                 text_mask=batch.text_mask,
                 controls=batch.controls,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kling.diffusion.flow import interpolate, velocity_target
 from kling.diffusion.times import shift_times
 from kling.model.controls import Controls
+from kling.scene.control import STRIDE_FRAMES
 from kling.shapes import Latents
 
 from .batches import Batch, sample_rng
@@ -32,6 +33,7 @@ class Draw:
     noise: Latents
     time: Tensor  # b f
     weight: Tensor  # b f: 0 on frames that are given
+    cell_weight: Tensor  # b 1 f h w: more where something is painted; the mean over a clip is 1
     text: Tensor
     text_mask: Tensor
     controls: Controls
@@ -42,7 +44,7 @@ class Draw:
         return replace(self, controls=self.controls.to(device), **made)
 
 
-_TENSORS = ("noisy", "noise", "time", "weight", "text", "text_mask")
+_TENSORS = ("noisy", "noise", "time", "weight", "cell_weight", "text", "text_mask")
 
 
 def draw(batch: Batch, config: ObjectiveConfig, *, seed: int, shift: float) -> Draw:
@@ -79,6 +81,7 @@ def draw(batch: Batch, config: ObjectiveConfig, *, seed: int, shift: float) -> D
         noise=noise,
         time=time,
         weight=weight,
+        cell_weight=cell_weight(batch, config.object_weight),
         text=text,
         text_mask=mask,
         controls=controls,
@@ -86,8 +89,22 @@ def draw(batch: Batch, config: ObjectiveConfig, *, seed: int, shift: float) -> D
     )
 
 
+def cell_weight(batch: Batch, object_weight: float) -> Tensor:
+    """What a latent cell's error counts: 1, and ``object_weight`` more where a thing's box covers it (b 1 f h w).
+
+    Things are a tenth of a picture and all that a prompt asks for. The best answer of each cell stays what it is; a
+    small model spends itself where it counts. The last slot is the place, which is everywhere.
+    """
+    painted = batch.controls.objects
+    if painted is None:
+        return batch.latents.new_ones(len(batch.latents), 1, *batch.latents.shape[2:])
+    covered = reduce(painted[:, :-1, :STRIDE_FRAMES], "b k m f h w -> b 1 f h w", "max")
+    weight = 1 + object_weight * covered
+    return weight / weight.mean(dim=(2, 3, 4), keepdim=True)
+
+
 def loss_of(model: nn.Module, batch: Batch, drawn: Draw) -> tuple[Tensor, Tensor]:
-    """The mean squared error of the velocity, a scalar; and the error of each frame (b f, without gradient)."""
+    """The weighted mean squared error of the velocity, a scalar; and each frame's plain error (b f, no gradient)."""
     velocity = model(
         drawn.noisy,
         drawn.time,
@@ -97,9 +114,10 @@ def loss_of(model: nn.Module, batch: Batch, drawn: Draw) -> tuple[Tensor, Tensor
         chunk=drawn.chunk,
     )
     error = (velocity.float() - velocity_target(batch.latents, drawn.noise)).square()
-    error = reduce(error, "b c f h w -> b f", "mean")
+    counted = reduce(error * drawn.cell_weight, "b c f h w -> b f", "mean")
     # Given frames are the same in every sample of a step, so ranks agree on what they divide by.
-    return (error * drawn.weight).sum() / drawn.weight.sum(), error.detach()
+    loss = (counted * drawn.weight).sum() / drawn.weight.sum()
+    return loss, reduce(error.detach(), "b c f h w -> b f", "mean")
 
 
 def by_noise_level(error: Tensor, drawn: Draw) -> Tensor:

@@ -25,6 +25,7 @@ SMALL = replace(
     # It says the velocity itself: made of clean latents, a step's loss depends on its times more than on the weights.
     dit=replace(
         get_preset("tiny").dit,
+        patch=(1, 2, 2),
         num_layers=2,
         num_heads=2,
         head_dim=24,

@@ -13,7 +13,7 @@ from kling.errors import ConfigError, InputError
 from train.batches import Batches, Order, bucket_batch_size, check_divides, make_order
 from train.cache import Split, open_split
 from train.config import ObjectiveConfig, TrainRun
-from train.objective import draw
+from train.objective import cell_weight, draw, loss_of
 from train.ranks import Ranks
 
 ALONE = Ranks(rank=0, world=1, local_rank=0, device=torch.device("cpu"))
@@ -158,3 +158,36 @@ def test_a_worker_error_reaches_the_loop(split, dataset, small):
     with pytest.raises(InputError, match="damaged"):
         next(stream)
     stream.close()
+
+
+def test_a_thing_counts_more_than_its_surroundings(split, dataset, small):
+    """Cells under a thing's box weigh as asked, the place's slot nothing; the mean over a clip stays 1."""
+    run = make_run(dataset)
+    batch = Batches(split, make_order(split, run, small), rank=0, ranks=1).make(0)
+    things = torch.zeros_like(batch.controls.objects)
+    things[:, -1] = 1.0  # the place is everywhere
+    things[:, 2, 1, :, 3, 4] = 1.0  # in one frame of four is enough
+    painted = replace(batch, controls=replace(batch.controls, objects=things))
+    weight = cell_weight(painted, 3.0)
+    assert torch.allclose(weight.mean(dim=(2, 3, 4)), torch.ones(len(weight), 1))
+    assert torch.allclose(weight[:, :, :, 3, 4] / weight[:, :, :, 0, 0], torch.tensor(4.0))
+    assert torch.equal(cell_weight(painted, 0.0), torch.ones_like(weight))
+
+
+def test_the_weight_moves_the_loss_and_not_the_reported_errors(split, dataset, small):
+    run = make_run(dataset)
+    batch = Batches(split, make_order(split, run, small), rank=0, ranks=1).make(0)
+    things = torch.zeros_like(batch.controls.objects)
+    things[:, 0, :4, :, :2] = 1.0
+    batch = replace(batch, controls=replace(batch.controls, objects=things))
+    config = ObjectiveConfig(chunk_share=0, first_frame_share=0, control_dropout=0, object_weight=3.0)
+    drawn = draw(batch, config, seed=0, shift=3.0)
+
+    def wrong_at_the_top(noisy, *_, **__):  # right everywhere but where things are
+        made = drawn.noise - batch.latents
+        return torch.cat((made[..., :2, :] + 1, made[..., 2:, :]), dim=-2)
+
+    loss, error = loss_of(wrong_at_the_top, batch, drawn)
+    share = 2 / batch.latents.shape[-2]
+    assert error == pytest.approx(torch.full_like(error, share), rel=1e-4)
+    assert float(loss) == pytest.approx(4 * share / (1 + 3 * share), rel=1e-4)

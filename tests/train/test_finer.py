@@ -1,0 +1,53 @@
+"""A transformer of finer tokens, made of one of coarser ones."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from einops import rearrange, repeat
+
+from kling.errors import CheckpointError, ConfigError
+from kling.model.controls import patches
+from kling.model.dit import DiT
+from train.finer import refined
+
+
+@pytest.fixture
+def coarse(small) -> DiT:
+    torch.manual_seed(1)
+    made = DiT(small.dit)
+    for param in made.parameters():  # nothing zero, so that nothing is right by chance
+        torch.nn.init.normal_(param, std=0.2)
+    return made
+
+
+@pytest.fixture
+def fine(coarse: DiT, small) -> DiT:
+    return refined(coarse, replace(small, dit=replace(small.dit, patch=(1, 1, 1))))
+
+
+def test_cells_that_are_alike_read_as_their_patch_did(coarse: DiT, fine: DiT):
+    big = torch.randn(1, 32, 3, 4, 4)
+    alike = repeat(big, "b c f h w -> b c f (h 2) (w 2)")
+    cells = rearrange(fine.patch_in(patches(alike, (1, 1, 1))), "1 f (h w) d -> f h w d", h=8)
+    whole = rearrange(coarse.patch_in(patches(alike, (1, 2, 2))), "1 f (h w) d -> f h w d", h=4)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert torch.allclose(cells[:, row::2, column::2], whole, atol=1e-4)
+
+
+def test_a_cell_is_written_as_the_mean_of_its_patch(coarse: DiT, fine: DiT):
+    x = torch.randn(1, 3, 16, coarse.config.width)
+    whole = rearrange(coarse.patch_out(x), "b f s (cell c) -> b f s cell c", cell=4)
+    assert torch.allclose(fine.patch_out(x), whole.mean(dim=3), atol=1e-5)
+
+
+def test_blocks_are_kept(coarse: DiT, fine: DiT):
+    old, new = coarse.blocks.state_dict(), fine.blocks.state_dict()
+    assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_other_sizes_are_refused(coarse: DiT, small):
+    with pytest.raises(CheckpointError, match="more than the patch differs"):
+        refined(coarse, replace(small, dit=replace(small.dit, patch=(1, 1, 1), mlp_dim=128)))
+    with pytest.raises(ConfigError, match="one latent a token"):
+        refined(coarse, small)
