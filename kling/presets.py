@@ -85,6 +85,7 @@ _TINY = Preset(
         in_channels=32,
         out_channels=32,
         text_dim=_TINY_TEXT.width,
+        patch=(1, 1, 1),  # a thing is one or two latents wide: 16 tokens a frame could not tell cubes from cones
         predicts="clean",
         control_width=128,  # 3 % of a step's arithmetic; 256 would be 13 %
         control_every=2,
