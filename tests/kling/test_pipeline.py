@@ -87,8 +87,8 @@ def test_a_directors_plan_is_carried_out(pipeline: Pipeline):
 @pytest.mark.parametrize(
     ("field", "value", "near"),
     [
-        ("width_px", 33, "32 and 48"),
-        ("height_px", 8, "16 and 32"),
+        ("width_px", 33, "32 and 40"),
+        ("height_px", 3, "8 and 16"),
         ("num_frames", 8, "5 and 9"),
         ("num_frames", 0, "1"),
     ],
