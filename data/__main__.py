@@ -18,7 +18,10 @@ COMMANDS: commands.Commands = {
     ),
     "study": ("data.study:command", "false alarms on clean clips, and what is found of planted jumps and drifts"),
     "labels": ("data.label_study:command", "labels and tracks from pixels, held to playground truth"),
+    "train-embedder": ("data.train_embedder:command", "teach the video-text embedder on playground clips"),
+    "retrieval": ("data.retrieval:command", "whether the embedder knows which caption belongs to which clip"),
     "bench": ("data.bench:command", "race the scoring against a plain OpenCV script"),
+    "speed": ("data.speed:command", "clips a second of curation and its stages, with 1 worker and with 2"),
     "report": ("data.report:command", "a page about a data set: counts, scores, clips"),
 }
 

@@ -14,12 +14,12 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from data.stages.s4_score import score_clip
+from data.stages.s4_score import embedders, score_clip
 from data.work import Clip
 from kling import storage
 from kling.errors import InputError
 from kling.media.video import read_frames
-from kling.quality import camera, motion, semantic, stillness, temporal, total
+from kling.quality import camera, motion, stillness, temporal, total
 from kling.shapes import Frames
 
 _SAME = 1e-4  # relative difference of two ways to sum
@@ -79,7 +79,7 @@ def plain(frames: Frames) -> dict[str, float]:
         "detail": float(np.mean([_detail(g) for g in luma])),
     }
     moved, still, times = motion.measure(frames), stillness.measure(frames), temporal.measure(frames)
-    seen, whole = camera.measure(frames), total.measure(frames, semantic.PixelStatistics())
+    seen, whole = camera.measure(frames), total.measure(frames, *embedders())
     for name in ("speed", "moving_share", "warp_error"):
         scores[name] = getattr(moved, name)
     for name in ("pan", "tilt", "zoom", "roll", "fit", "perspective"):

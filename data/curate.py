@@ -43,6 +43,9 @@ class Curate:
     """What finds the cuts: a difference of neighbouring frames, or the network TransNetV2 (extra transnet)."""
     overlay_text: bool = False
     """Also score the area that text covers (extra ocr); 0.1 to 0.3 s a clip."""
+    embedder: Path | None = None
+    """Folder of a SigLIP or CLIP (as transformers writes it, on a disk that all workers see) that measures semantic
+    coherence in place of the playground's own embedder."""
     keep_original: bool = False
     """Also keep the source's own packets, bit for bit, of clips that begin at a key frame."""
     caption_url: str | None = None
@@ -66,7 +69,7 @@ def command(arguments: list[str]) -> int:
     """`python -m data curate`."""
     options = tyro.cli(Curate, args=arguments, prog="python -m data curate")
     preset = get_preset(options.preset)
-    weights = (options.weights or _packaged(preset.name)) if options.encode else None
+    weights = (options.weights or packaged_weights(preset.name)) if options.encode else None
     encoder = _encoder_digest(weights) if weights else ""
     limits = Limits(timeout_s=options.decode_timeout_s, memory_bytes=int(options.decode_memory_gib * 2**30))
 
@@ -90,7 +93,7 @@ def command(arguments: list[str]) -> int:
     columns = (TextColumn("curate"), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("curate", total=None)
-        manifest = curate(job, lambda done, total: progress.update(bar, completed=done, total=total), _start_ray)
+        manifest = curate(job, lambda done, total: progress.update(bar, completed=done, total=total), start_ray)
     _tell(console, options.out, manifest)
     return 0
 
@@ -103,7 +106,16 @@ def _options(given: Curate) -> Options:
         from kling.quality import overlay
 
         overlay.check_installed()
+    folder, weights = "", ""
+    if given.embedder is not None:
+        from kling.sight import foreign
+
+        folder = str(given.embedder.resolve())
+        weights = foreign.digest(given.embedder)
+        foreign.load(folder)  # what cannot be loaded is told now
     return Options(
+        embedder=folder,
+        embedder_sum=weights,
         shots=given.shots,
         overlay_text=given.overlay_text,
         keep_original=given.keep_original,
@@ -135,7 +147,12 @@ def _tell(console: Console, dataset: str, manifest: shards.Manifest) -> None:
         console.print(f"  {storage.join(dataset, path)}", highlight=False, soft_wrap=True)
 
 
-def _packaged(preset: str) -> str:
+def packaged_weights(preset: str) -> str:
+    """Folder of those that come with a preset.
+
+    Raises:
+        CheckpointError: none do.
+    """
     folder = _ROOT / "kling" / "weights" / preset
     if not (folder / "kling.json").exists():
         raise CheckpointError(
@@ -158,7 +175,7 @@ def _encoder_digest(weights: str) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
-def _start_ray() -> None:
+def start_ray(num_cpus: int | None = None) -> None:
     """The cluster we are a job of (RAY_ADDRESS), else a local one that ends with this process."""
     import ray
     from ray.data import DataContext
@@ -170,6 +187,7 @@ def _start_ray() -> None:
         with starting("Ray", where=address, fix=RAY_FIX):
             ray.init(
                 address=address,
+                num_cpus=num_cpus if "RAY_ADDRESS" not in os.environ else None,
                 include_dashboard=False if "RAY_ADDRESS" not in os.environ else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -120,6 +120,8 @@ class _Read:
 
 def _measure(row: dict[str, Any], job: Job, tries: Tries) -> dict[str, Any]:
     unit: Unit = row["unit"]
+    if not unit.clips:  # nothing to die on: of 100,000 bad files none asks the counter again
+        return {"unit": unit, "fatal": None}
     deadly = tries.begin("score", unit.source.name, unit.index)
     try:
         if deadly is not None:
@@ -149,17 +151,18 @@ class _Finish:
         unit: Unit = row["unit"]
         if row["fatal"] is not None:
             return {"finished": 0, "fatal": row["fatal"]}
-        deadly = self._tries.begin("encode", unit.source.name, unit.index)
+        deadly = self._tries.begin("encode", unit.source.name, unit.index) if unit.clips else None
         try:
             if deadly is not None:
                 unit = _fail(unit, deadly)
-            elif self._encoder is not None:
+            elif unit.clips and self._encoder is not None:
                 unit = _whole(unit, "encode", self._encoder)
             commit_unit(unit, self._job.dataset, self._job.recipe)
         except KlingError as error:  # as above
             return {"finished": 0, "fatal": error}
         finally:
-            self._tries.end("encode", unit.source.name, unit.index)
+            if unit.clips:
+                self._tries.end("encode", unit.source.name, unit.index)
         return {"finished": int(unit.outcome is not None), "fatal": None}
 
 

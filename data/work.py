@@ -15,7 +15,7 @@ from kling.shapes import Frames
 
 UNIT_BYTES = 48 * 2**20
 # Raised whenever a stage changes what it writes, so that old and new rows never mix in one data set.
-RECIPE_VERSION = 4
+RECIPE_VERSION = 5
 
 
 class FilteredError(Exception):
@@ -43,6 +43,8 @@ class Options:
 
     shots: Literal["content", "transnet"] = "content"  # which detector finds the cuts
     overlay_text: bool = False  # score the area that text covers (extra `ocr`)
+    embedder: str = ""  # folder of a SigLIP or CLIP; "": the playground's
+    embedder_sum: str = ""  # which weights are in it
     keep_original: bool = False  # also copy the packets of clips that begin at a key frame
     caption_model: str = ""  # name of the vision-language model that captions; "": templates
     caption_fallback: Literal["", "template"] = ""  # what a clip gets that the model does not caption; "": it fails

@@ -33,6 +33,13 @@ def test_a_rank_starts_without_what_it_does_not_use(module: str):
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
+def test_readers_of_curation_start_without_torch():
+    """A worker that only reads and decodes is started often, after each death: torch would be most of its start."""
+    code = "import sys, data.pipeline; print([m for m in ('torch', 'transformers', 'diffusers') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
 def test_unknown_command_is_one_line():
     result = subprocess.run(
         [sys.executable, "-m", "kling.client.command_line", "nonsense"], capture_output=True, text=True

@@ -11,7 +11,7 @@ from kling.scene.plan import Caption
 
 Language = Literal["en", "ja"]
 _COUNT: dict[Language, int] = {"en": 3, "ja": 2}
-_GRAMMARS: dict[Language, Any] = {"en": captions_en, "ja": captions_ja}
+GRAMMARS: dict[Language, Any] = {"en": captions_en, "ja": captions_ja}
 
 
 def captions(graph: SceneGraph, *, seed: int, split: str) -> tuple[Caption, ...]:
@@ -21,7 +21,7 @@ def captions(graph: SceneGraph, *, seed: int, split: str) -> tuple[Caption, ...]
     language is of a reserved family.
     """
     made = []
-    for language, grammar in _GRAMMARS.items():
+    for language, grammar in GRAMMARS.items():
         rng = np.random.default_rng(np.random.SeedSequence([seed, 0xCA97, len(made)]))
         usual = [name for name in grammar.FAMILIES if name not in grammar.RESERVED]
         names = [str(name) for name in rng.permutation(usual)[: _COUNT[language]]]
@@ -34,5 +34,5 @@ def captions(graph: SceneGraph, *, seed: int, split: str) -> tuple[Caption, ...]
 
 def say(graph: SceneGraph, language: Language, family: str, rng: np.random.Generator, split: str) -> str:
     """One caption."""
-    grammar = _GRAMMARS[language]
+    grammar = GRAMMARS[language]
     return grammar.FAMILIES[family](grammar.Speaker(graph, Chooser(rng, split)))

@@ -7,8 +7,6 @@ from data.work import Clip, Options
 from kling.quality import camera, motion, overlay, picture, semantic, stillness, temporal, total, tracking
 from kling.shapes import Frames
 
-_EMBEDDER = semantic.PixelStatistics()
-
 
 def score_clip(clip: Clip, options: Options | None = None) -> None:
     """Add the clip's scores by name (docs/curation.md lists them)."""
@@ -20,7 +18,7 @@ def score_clip(clip: Clip, options: Options | None = None) -> None:
     parts = total.Parts(
         motion=moved,
         tracking=tracking.measure(frames),
-        semantic=semantic.measure(frames, _EMBEDDER),
+        semantic=semantic.measure(frames, *embedders(options)),
         noise=pictures.noise,
         num_frozen=len(still.frozen),
         detail=total.detail(frames),
@@ -51,6 +49,17 @@ def score_clip(clip: Clip, options: Options | None = None) -> None:
         "drift": times.drift.change,
     }
     clip.look, clip.flow = _look(frames), flow
+
+
+def embedders(options: Options | None = None) -> tuple[semantic.Embedder, semantic.VideoTextEmbedder]:
+    """What semantic coherence is measured with: the look, and what is seen in it."""
+    import torch  # loaded by those who need it: readers start without
+
+    from kling.sight import embedder, foreign
+
+    torch.set_num_threads(1)  # as above
+    learned = foreign.load(options.embedder) if options is not None and options.embedder else embedder.packaged()
+    return semantic.PixelStatistics(), learned
 
 
 def _look(frames: Frames) -> str:

@@ -6,17 +6,21 @@ light, amount of motion and camera move, and no objects, since nothing here woul
 """
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.work import Clip
 from kling.presets import ClipSpec
 from kling.quality import camera, motion
 from kling.scene.plan import ScenePlan, SceneTrack
-from kling.sight import annotation, labels, moving
+
+if TYPE_CHECKING:
+    from kling.sight import annotation, labels
 
 
 def label_clip(clip: Clip, spec: ClipSpec) -> None:
     """Fill ``labels`` and ``annotation``; needs the clip's scores."""
+    from kling.sight import annotation, labels  # torch is loaded by those who need it: readers start without
+
     if clip.track is not None:
         told = annotation.from_truth(SceneTrack.model_validate_json(clip.track))
     else:
@@ -27,7 +31,9 @@ def label_clip(clip: Clip, spec: ClipSpec) -> None:
     clip.flow = None  # it has been used
 
 
-def _tracks(clip: Clip, sight: labels.Sight, fps: float) -> annotation.Annotation:
+def _tracks(clip: Clip, sight: "labels.Sight", fps: float) -> "annotation.Annotation":
+    from kling.sight import annotation, moving
+
     num_frames = len(clip.pixels)
     if sight.known:
         return annotation.from_sight(sight, fps=fps, num_frames=num_frames)
@@ -37,7 +43,7 @@ def _tracks(clip: Clip, sight: labels.Sight, fps: float) -> annotation.Annotatio
     return annotation.from_regions(moving.regions(flow, grey), size_px=size_px, fps=fps, num_frames=num_frames)
 
 
-def _seen(clip: Clip, sight: labels.Sight) -> dict[str, Any]:
+def _seen(clip: Clip, sight: "labels.Sight") -> dict[str, Any]:
     """Scene > objects > actions of what has no truth; null where it is not sure."""
     move = camera.name_of(*(clip.scores[f"camera_{name}"] for name in ("pan", "tilt", "zoom", "roll")))
     scene: dict[str, Any] = {

@@ -85,14 +85,15 @@ def measure(frames: Frames, flow: np.ndarray | None = None) -> Motion:
     grey = shrink(frames)
     flow = flows(grey) if flow is None else flow
     width = grey.shape[2]
-    length = np.linalg.norm(flow, axis=-1)
+    length = np.sqrt((flow * flow).sum(axis=-1))
     steps, errors, changes = [], [], []
     for i in range(len(flow)):
         error = np.abs(warp(grey[i + 1], flow[i]) - grey[i])
         errors.append(float(np.minimum(error, 60).mean()))
         if i + 1 == len(flow):
             break
-        change = np.linalg.norm(warp(flow[i + 1], flow[i]) - flow[i], axis=-1).mean()
+        step = warp(flow[i + 1], flow[i]) - flow[i]
+        change = cv2.magnitude(step[..., 0], step[..., 1]).mean()
         both = length[i].mean() + length[i + 1].mean()
         changes.append(float(change / (both + 0.3)))
         steps.append((1 - min(1.0, changes[-1])) * float(np.exp(-errors[-1] / (1.0 + _slope(grey[i])))))

@@ -5,6 +5,7 @@ critical point is a step that stands out from the steps around it. Drift is a sl
 that motion does not explain; each is tested with a p-value, and a short or lively clip simply proves nothing.
 """
 
+import statistics
 from dataclasses import dataclass
 
 import cv2
@@ -91,10 +92,10 @@ def critical_points(parts: np.ndarray) -> tuple[int, ...]:
         Indices of the frames after the step. Two jumps closer than two frames may be told as one.
     """
     found, whole = [], parts.mean(axis=1)
-    for i in range(len(parts)):
+    for i in np.flatnonzero(whole > _FLOOR).tolist():
         around = [j for j in range(max(0, i - _WINDOW), min(len(parts), i + 1 + _WINDOW)) if j != i]
-        typical = float(np.median(whole[around])) if around else 0.0
-        if whole[i] <= _FLOOR or whole[i] <= _STANDS_OUT * typical + 0.3:
+        typical = statistics.median(whole[around].tolist()) if around else 0.0  # of few numbers NumPy's is slow
+        if whole[i] <= _STANDS_OUT * typical + 0.3:
             continue
         usual = np.median(parts[around], axis=0) if around else np.zeros(parts.shape[1])
         if (parts[i] > 1.5 * usual + 1).mean() >= 0.5:
@@ -155,9 +156,9 @@ def _cells(difference: np.ndarray) -> np.ndarray:
     """f cells 3: change of each cell of pictures (f h w 3): half median, half clipped mean; edges weigh little."""
     height, width = (size // _CELLS for size in difference.shape[1:3])
     inside = difference[:, : height * _CELLS, : width * _CELLS]
-    parts = inside.reshape(-1, _CELLS, height, _CELLS, width, 3).transpose(0, 1, 3, 2, 4, 5)
-    values = parts.reshape(-1, _CELLS * _CELLS, height * width, 3)
-    return (np.median(values, axis=2) + np.clip(values, -4, 4).mean(axis=2)) / 2
+    parts = inside.reshape(-1, _CELLS, height, _CELLS, width, 3).transpose(0, 1, 3, 5, 2, 4)
+    values = parts.reshape(-1, _CELLS * _CELLS, 3, height * width)
+    return (np.median(values, axis=-1) + np.clip(values, -4, 4).mean(axis=-1)) / 2
 
 
 def _variance_of_sum(steps: np.ndarray) -> np.ndarray:

@@ -43,13 +43,13 @@ class Parts:
     detail: float
 
 
-def measure(frames: Frames, embedder: semantic.Embedder, flow: np.ndarray | None = None) -> Total:
+def measure(frames: Frames, *embedders: semantic.Embedder, flow: np.ndarray | None = None) -> Total:
     """Measure a clip; ``flow`` as in `kling.quality.motion.measure`."""
     grey = luma(frames)
     parts = Parts(
         motion=motion.measure(frames, flow),
         tracking=tracking.measure(frames),
-        semantic=semantic.measure(frames, embedder),
+        semantic=semantic.measure(frames, *embedders),
         noise=float(noise_frames(grey).mean()),
         num_frozen=len(stillness.measure(frames).frozen),
         detail=float(detail_frames(grey).mean()),

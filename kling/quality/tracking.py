@@ -79,9 +79,15 @@ def _step(
 
 
 def _patches(grey: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """n patch patch float32 around each point."""
-    patches = [cv2.getRectSubPix(grey, (_PATCH, _PATCH), (float(x), float(y))) for x, y in points]
-    return np.stack(patches).astype(np.float32) if patches else np.zeros((0, _PATCH, _PATCH), np.float32)
+    """n patch patch float32 around each point, in one look-up for all."""
+    if not len(points):
+        return np.zeros((0, _PATCH, _PATCH), np.float32)
+    away = np.arange(_PATCH, dtype=np.float32) - _PATCH // 2
+    x = np.broadcast_to((points[:, 0, None] + away)[:, None, :], (len(points), _PATCH, _PATCH))
+    y = np.broadcast_to((points[:, 1, None] + away)[:, :, None], (len(points), _PATCH, _PATCH))
+    places = [np.ascontiguousarray(part, np.float32).reshape(-1, _PATCH) for part in (x, y)]
+    found = cv2.remap(grey, *places, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return found.astype(np.float32).reshape(-1, _PATCH, _PATCH)
 
 
 def _likeness(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ class Seen:
     size: np.ndarray  # 3, of SIZE_NAMES
     action: np.ndarray  # 10, of ACTIONS; each on its own: a thing may do two
     middle_px: np.ndarray  # f 2: to be added to the blob's middle, pixels of the reader's pictures
-    slide_px: np.ndarray  # f 2: pixels a frame, camera and thing together
+    slide_px: np.ndarray  # f 2: pixels a frame, camera and thing together; measured as far as that can be trusted
     velocity_m_s: np.ndarray  # f 3: in the world (x right, y away, z up, as the first frame sees it)
     depth_m: np.ndarray  # f
     floor: np.ndarray  # f: probability that it touches the floor
@@ -152,7 +152,7 @@ def look(things: Sequence[Views], net: ThingNet | None = None) -> list[Seen]:
             size=size[i],
             action=action[i],
             middle_px=told["middle"][i],
-            slide_px=told["slide"][i],
+            slide_px=things[i].trust[:, None] * things[i].drift_px + (1 - things[i].trust[:, None]) * told["slide"][i],
             velocity_m_s=told["velocity"][i],
             depth_m=np.exp(told["depth"][i, :, 0]),
             floor=floor[i],

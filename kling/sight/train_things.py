@@ -3,7 +3,7 @@
     python -m data playground --num-clips 2000 --out out/clips
     python -m kling.sight train-things --clips out/clips --out kling/sight/things.safetensors
 
-What is measured in the clips takes most of the time; `--cache FILE` keeps it for another run.
+What is measured in the clips takes most of the time; `--cache FOLDER` keeps it for another run, a hundred clips a file.
 """
 
 import time
@@ -21,6 +21,7 @@ from kling.bench.camera_reader import MIRROR
 from kling.sight.examples import Example, collect, is_seen
 from kling.sight.things import FRAME, UNITS, ThingNet
 
+_PART = 100  # clips in one file of the cache
 _NOISE = 0.03  # added to numbers, which are of about unit size
 _MIRRORED = [0, 1, 4, 3, 2, 5]  # numbers 2x, 2y, 2x0, 2y0, 2x1, 2y1: what mirroring makes of them, before the signs
 
@@ -35,7 +36,7 @@ class Options:
     steps: int = 2500  # of 64 things
     learning_rate: float = 2e-3
     seed: int = 0
-    cache: Path | None = None  # safetensors file: what is measured in the clips is kept there, and taken from there
+    cache: Path | None = None  # folder: what is measured in the clips is kept there, and taken from there
 
 
 def command(arguments: list[str]) -> int:
@@ -53,13 +54,21 @@ def command(arguments: list[str]) -> int:
 
 
 def _kept(files: list[Path], cache: Path | None) -> dict[str, Tensor]:
-    if cache is not None and cache.exists():
-        stored = load_file(cache)
-        return stored | {name: stored[name].bool() for name in ("seen", "truly")}
-    data = tensors(collect(files, soft=True))
-    if cache is not None:
-        save_file({name: value.contiguous() for name, value in data.items()}, cache)
-    return data
+    parts = []
+    for start in range(0, len(files), _PART):
+        part = files[start : start + _PART]
+        kept = None if cache is None else cache / f"{part[0].stem}-{len(part)}.safetensors"
+        if kept is not None and kept.exists():
+            stored = load_file(kept)
+            parts.append(stored | {name: stored[name].bool() for name in ("seen", "truly")})
+            continue
+        parts.append(tensors(collect(part, soft=True)))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            half = kept.with_suffix(".part")
+            save_file({name: value.contiguous() for name, value in parts[-1].items()}, half)
+            half.replace(kept)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def tensors(examples: list[Example]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from kling.media.video import read_frames
 from kling.quality import diagnostics, motion, picture, semantic, stillness, temporal, total
+from kling.sight import embedder
 from tests.data.raw_files import footage
 from tests.kling.degradations import DEGRADATIONS, LEVELS, jump_places
 
@@ -30,11 +31,11 @@ MEASURES: dict[str, tuple[str, int, Callable[[np.ndarray], float]]] = {
     "flicker": ("flicker", 1, lambda clip: temporal.measure(clip).flicker),
     "freeze": ("frozen frames", 1, lambda clip: len(stillness.measure(clip).frozen)),
     "frame_swap": ("motion consistency", -1, lambda clip: motion.measure(clip).consistency),
-    "identity_swap": ("semantic coherence", -1, lambda clip: semantic.measure(clip, EMBEDDER).score),
+    "identity_swap": ("semantic coherence", -1, lambda clip: semantic.measure(clip, *EMBEDDERS).score),
     "jump": ("critical points", 1, lambda clip: len(temporal.measure(clip).critical)),
     "drift": ("drift", 1, lambda clip: temporal.drift(clip).change),
 }
-EMBEDDER = semantic.PixelStatistics()
+EMBEDDERS = semantic.PixelStatistics(), embedder.packaged()  # as curation measures the total
 
 
 @cache
@@ -53,7 +54,7 @@ def study(name: str, kind: str) -> tuple[float, float]:
     _, sign, measure = MEASURES[kind]
     spoiled = [DEGRADATIONS[kind](original(name), level, np.random.default_rng(7)) for level in LEVELS]
     own = spearmanr(LEVELS, [sign * measure(clip) for clip in spoiled]).statistic
-    whole = spearmanr(LEVELS, [-total.measure(clip, EMBEDDER).total for clip in spoiled]).statistic
+    whole = spearmanr(LEVELS, [-total.measure(clip, *EMBEDDERS).total for clip in spoiled]).statistic
     return float(own), float(whole)
 
 
@@ -70,7 +71,7 @@ def test_a_slight_blur_does_not_win(name):
     """It makes motion smoother; the total must fall all the same."""
     clip = original(name)
     blurred = DEGRADATIONS["blur"](clip, 1, np.random.default_rng(0))
-    assert total.measure(blurred, EMBEDDER).total < total.measure(clip, EMBEDDER).total
+    assert total.measure(blurred, *EMBEDDERS).total < total.measure(clip, *EMBEDDERS).total
 
 
 @pytest.mark.parametrize("name", sorted(CLIPS))
