@@ -106,7 +106,7 @@ def _curve(keys: Sequence[Key]) -> _Curve:
         position=position,
         velocity=_tangents(time_s, np.diff(position, axis=0)),
         quaternion=quaternion,
-        spin=_tangents(time_s, turns),
+        spin=_no_turn_back(_tangents(time_s, turns), time_s, turns),
         log_focal=log_focal,
         log_focal_rate=_tangents(time_s, np.diff(log_focal, axis=0)),
     )
@@ -127,6 +127,22 @@ def _tangents(time_s: Float[np.ndarray, " n"], steps: Float[np.ndarray, "m d"]) 
     held = np.concatenate([still, [False]]) | np.concatenate([[False], still])
     tangents[held] = 0.0
     return tangents
+
+
+def _no_turn_back(
+    spin: Float[np.ndarray, "n 3"], time_s: Float[np.ndarray, " n"], turns: Float[np.ndarray, "m 3"]
+) -> Float[np.ndarray, "n 3"]:
+    """Spins of at most 1.5 times the slower neighbouring segment's.
+
+    A spin carried from a quick short segment into a long one would reach past half a turn, where the short way round,
+    which great arcs take, is the other one: the camera would jump.
+    """
+    if len(time_s) == 1:
+        return spin
+    pace = np.linalg.norm(turns, axis=1) / np.diff(time_s)
+    most = 1.5 * np.minimum(np.append(pace, np.inf), np.append(np.inf, pace))[:, None]
+    speed = np.linalg.norm(spin, axis=1, keepdims=True)
+    return spin * np.minimum(1.0, most / np.maximum(speed, 1e-12))
 
 
 def _bezier(value: np.ndarray, rate: np.ndarray, index: np.ndarray, span: np.ndarray, u: np.ndarray) -> np.ndarray:

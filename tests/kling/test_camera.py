@@ -90,10 +90,24 @@ def test_paths_pass_their_keys_without_a_jump_in_place_or_velocity(keys, eased):
     made = path.evaluate(keys, times)
     np.testing.assert_allclose(made.camera_to_world[:, :3, 3], [key.position_m for key in keys], atol=1e-9)
     np.testing.assert_allclose(made.fov_y_deg, [key.fov_y_deg for key in keys], rtol=1e-9)
-    # One-sided velocities at every inner key, in the eased clock as in the plain one, by Richardson-like differences.
+    _has_no_jump(keys, eased)
+
+
+def test_a_quick_turn_before_a_slow_one_does_not_jump():
+    """Carried on for a third of the long segment, the quick spin would be more than half a turn."""
+    keys, q = [], np.array([1.0, 0, 0, 0])
+    for time_s, turn in ((0.0, (0.8, 0.8, 0.8)), (0.1, (0.3, -0.8, 0.8)), (2.1, (0, 0, 0))):
+        keys.append(Key(time_s=time_s, position_m=(0, 0, time_s), quaternion=tuple(q), fov_y_deg=40))
+        q = poses.multiply(q, turned(np.array(turn)))
+    _has_no_jump(keys, False)
+
+
+def _has_no_jump(keys: list[Key], eased: bool):
+    """Equal velocities from both sides, at keys and between, by differences of second order."""
+    times = np.array([key.time_s for key in keys])
     step = 1e-5
     span = times[-1]
-    for time_s in np.linspace(0, span, 12)[1:-1].tolist() + times[1:-1].tolist():
+    for time_s in np.linspace(0, span, 40)[1:-1].tolist() + times[1:-1].tolist():
         around = path.evaluate(keys, np.array([time_s - 2 * step, time_s - step, time_s, time_s + step,
                                                time_s + 2 * step]).clip(0, span), eased=eased)  # fmt: skip
         p = around.camera_to_world[:, :3, :].reshape(5, -1)
