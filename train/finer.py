@@ -7,7 +7,7 @@ far faster than from random weights: it knows the words, the plan and the noise 
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from einops import reduce
@@ -37,7 +37,7 @@ def finer(request: Finer) -> str:
         CheckpointError: the source's sizes differ in more than the patch.
     """
     preset = get_preset(request.preset)
-    fields = read_card(request.source).parts["dit"].config
+    fields: dict[str, Any] = dict(read_card(request.source).parts["dit"].config)
     coarse = DiT(DiTConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}))
     load_part(request.source, "dit", coarse)
     fine = refined(coarse, preset, where=request.source)
