@@ -37,8 +37,9 @@ def finer(request: Finer) -> str:
         CheckpointError: the source's sizes differ in more than the patch.
     """
     preset = get_preset(request.preset)
-    fields: dict[str, Any] = dict(read_card(request.source).parts["dit"].config)
-    coarse = DiT(DiTConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}))
+    card = read_card(request.source).parts["dit"].config
+    fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
+    coarse = DiT(DiTConfig(**fields))
     load_part(request.source, "dit", coarse)
     fine = refined(coarse, preset, where=request.source)
     save_part(
