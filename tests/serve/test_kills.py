@@ -12,7 +12,7 @@ from serve.bench import own_processes
 from .conftest import Service, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-LONG = VideoConfig(seed=11, steps=80)
+LONG = VideoConfig(seed=11, steps=45)
 
 
 @pytest.fixture(scope="module")

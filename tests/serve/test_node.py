@@ -25,7 +25,7 @@ from serve.tasks import TaskStore
 from .conftest import ROOT, free_port, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
-LONG = VideoConfig(seed=11, steps=120)
+LONG = VideoConfig(seed=11, steps=60)
 
 
 class Node:
@@ -109,7 +109,7 @@ def test_a_node_dies_and_another_sleeps_wakes_and_ends_politely(node: Node):
         whole = client.wait(client.generate("a ball", config=LONG).task_id)
         tasks = [client.generate("a ball", config=LONG)]
         tasks += [client.generate("a cube", config=VideoConfig(seed=seed, steps=3)) for seed in range(3)]
-        until(lambda: node.row(tasks[0].task_id)["step"] > 30, 120)
+        until(lambda: node.row(tasks[0].task_id)["step"] > 20, 120)
         time.sleep(random.Random().uniform(0, 1))
         assert node.row(tasks[0].task_id)["state"] == "running"
         node.kill(process)
@@ -126,7 +126,7 @@ def test_a_node_dies_and_another_sleeps_wakes_and_ends_politely(node: Node):
             assert woken.result is not None and ended[1].result is not None
             assert woken.result.sha256 == ended[1].result.sha256, "awake again, and the same"
             last = client.generate("a ball", config=LONG)
-            until(lambda: node.row(last.task_id)["step"] > 30, 120)
+            until(lambda: node.row(last.task_id)["step"] > 20, 120)
         _stops_politely(node, process, last.task_id)
 
 
