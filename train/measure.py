@@ -59,7 +59,7 @@ class Case:
         if not self.width:
             return tiny
         sizes = {"num_layers": self.layers, "num_heads": self.width // 64, "head_dim": 64, "mlp_dim": 4 * self.width}
-        return replace(tiny, dit=replace(tiny.dit, **sizes))
+        return replace(tiny, dit=replace(tiny.dit, patch=(1, 2, 2), **sizes))  # the patch of all larger presets
 
     def run(self) -> TrainRun:
         return TrainRun(
@@ -76,17 +76,18 @@ class Case:
 
     def planned(self) -> Memory:
         """What the plan says of a rank."""
-        frames, height, width = self.latents
+        preset = self.preset()
+        frames, height, width = (size // cells for size, cells in zip(self.latents, preset.dit.patch, strict=True))
         each = self.clips * self.sequence_parallel // self.ranks // self.micro_batches
         work = Workload(
-            grid=Grid(frames=frames, height=height // 2, width=width // 2),
+            grid=Grid(frames=frames, height=height, width=width),
             batch=each,
             text_tokens=_TEXT_TOKENS,
             controls=True,
             time_per_frame=True,
         )
         return rank_memory(
-            self.preset().dit,
+            preset.dit,
             work,
             ranks=self.ranks,
             zero_stage=self.zero_stage,
