@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kling.errors import CheckpointError
+from kling.networks import filled
 from kling.prompt.graph import CAMERA_MOVES
 
 WEIGHTS = Path(__file__).with_name("camera.safetensors")
@@ -55,16 +53,7 @@ def features(whole: np.ndarray, fps: float) -> Tensor:
 @cache
 def packaged() -> CameraNet:
     """Raises CheckpointError when the weights are missing or of another network."""
-    net = CameraNet()
-    try:
-        net.load_state_dict({name: value.float() for name, value in load_file(WEIGHTS).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot load the evaluator's camera weights ({str(error).splitlines()[0]})",
-            where=str(WEIGHTS),
-            fix="Reinstall kling, or train them: python -m kling.bench train-camera --help",
-        ) from error
-    return net.eval().requires_grad_(False)
+    return filled(CameraNet(), WEIGHTS, what="the evaluator's camera weights", teach="kling.bench train-camera")
 
 
 @torch.no_grad()

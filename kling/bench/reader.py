@@ -12,12 +12,11 @@ import cv2
 import numpy as np
 import torch
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from kling.errors import CheckpointError, InputError
+from kling.errors import InputError
+from kling.networks import filled
 from kling.prompt.graph import COLORS, SHAPES
 from kling.shapes import Frames
 
@@ -101,16 +100,7 @@ def load(path: Path) -> Reader:
     Raises:
         CheckpointError: no such file, or the weights of another network.
     """
-    reader = Reader()
-    try:
-        reader.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot load the evaluator's weights ({str(error).splitlines()[0]})",
-            where=str(path),
-            fix="Reinstall kling, or train them: python -m kling.bench train-reader --help",
-        ) from error
-    return reader.eval().requires_grad_(False)
+    return filled(Reader(), path, what="the evaluator's weights", teach="kling.bench train-reader")
 
 
 def resize(frames: Frames) -> Frames:

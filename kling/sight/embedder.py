@@ -16,13 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange, reduce
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from kling.bench.reader import Reader, resize
-from kling.errors import CheckpointError
+from kling.networks import filled
 from kling.shapes import Frames
 
 WEIGHTS = Path(__file__).with_name("embedder.safetensors")
@@ -176,13 +174,4 @@ def load(path: Path) -> PlaygroundEmbedder:
     Raises:
         CheckpointError: no such file, or the weights of another network.
     """
-    net = VideoTextNet()
-    try:
-        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot load the embedder's weights ({str(error).splitlines()[0]})",
-            where=str(path),
-            fix="Reinstall kling, or train them: python -m data train-embedder --help",
-        ) from error
-    return PlaygroundEmbedder(net.eval().requires_grad_(False))
+    return PlaygroundEmbedder(filled(VideoTextNet(), path, what="the embedder's weights", teach="data train-embedder"))

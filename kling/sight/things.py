@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kling.bench.reader import SIZE_NAMES
-from kling.errors import CheckpointError
+from kling.networks import filled
 from kling.prompt.graph import ACTIONS, SHAPES
 from kling.sight.crops import CHANNELS, CROP_PX, NUMBERS, Views
 
@@ -121,16 +119,7 @@ def load(path: Path) -> ThingNet:
     Raises:
         CheckpointError: no such file, or the weights of another network.
     """
-    net = ThingNet()
-    try:
-        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot load the weights that name things ({str(error).splitlines()[0]})",
-            where=str(path),
-            fix="Reinstall kling, or train them: python -m kling.sight train-things --help",
-        ) from error
-    return net.eval().requires_grad_(False)
+    return filled(ThingNet(), path, what="the weights that name things", teach="kling.sight train-things")
 
 
 @torch.no_grad()
