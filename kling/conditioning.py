@@ -9,9 +9,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kling.model.config import DiTConfig
 from kling.model.controls import Controls
 from kling.model.text import TextEncoder
-from kling.scene.control import ControlArrays
+from kling.scene.control import ControlArrays, control_arrays
+from kling.scene.plan import ScenePlan, SceneTrack
+
+
+def painted(
+    plan: ScenePlan, track: SceneTrack, config: DiTConfig, *, grid: tuple[int, int, int], aspect: float | None = None
+) -> ControlArrays:
+    """`control_arrays` with what this transformer asks for."""
+    return control_arrays(
+        plan,
+        track,
+        grid=grid,
+        aspect=aspect,
+        num_slots=config.object_slots,
+        outline_cells=config.outline_cells,
+        with_floor=config.floor_waves > 0,
+    )
 
 
 class PhraseVectors:
@@ -51,6 +68,7 @@ def to_controls(arrays: Sequence[ControlArrays], vectors: PhraseVectors) -> Cont
     controls = Controls(
         camera=stack("camera"),
         flow=stack("flow"),
+        floor=stack("floor"),
         objects=objects,
         phrases=phrases,
         fps=None if None in rates else torch.tensor(rates, dtype=torch.float32),

@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from kling import storage
-from kling.conditioning import PhraseVectors, to_controls
+from kling.conditioning import PhraseVectors, painted, to_controls
 from kling.diffusion.guidance import Guidance, guided
 from kling.diffusion.samplers import State, Velocity, get_sampler
 from kling.diffusion.times import sampling_times
@@ -32,7 +32,6 @@ from kling.model.dit import DiT
 from kling.model.text import TextEncoder, TextStates
 from kling.model.vae import VideoVAE
 from kling.presets import Preset, get_preset
-from kling.scene.control import control_arrays
 from kling.scene.plan import ScenePlan, SceneTrack
 from kling.shapes import Frames, Latents
 
@@ -170,8 +169,7 @@ class Pipeline:
     def _controls(self, plan: ScenePlan, track: SceneTrack, g: Generation) -> Controls | None:
         """The plan and its track, painted on the latent grid."""
         _, _, frames, height, width = self._latent_shape(g)
-        slots = self.preset.dit.object_slots
-        arrays = control_arrays(plan, track, grid=(frames, height, width), num_slots=slots)
+        arrays = painted(plan, track, self.preset.dit, grid=(frames, height, width))
         return switched(to_controls([arrays], PhraseVectors(self.text)), g.physics, g.camera_control)
 
     def _latent_shape(self, g: Generation) -> tuple[int, int, int, int, int]:
@@ -187,9 +185,9 @@ def switched(controls: Controls | None, physics: bool, camera: bool) -> Controls
     if controls is None or not (physics or camera):
         return None
     if not physics:
-        controls = replace(controls, objects=None, phrases=None)
+        controls = replace(controls, objects=None, phrases=None, floor=None)  # the floor is the place's, a slot too
     if not camera:
-        controls = replace(controls, camera=None, flow=None)
+        controls = replace(controls, camera=None, flow=None, floor=None)
     return controls
 
 

@@ -89,6 +89,8 @@ _TINY = Preset(
         predicts="clean",
         control_width=128,  # 3 % of a step's arithmetic; 256 would be 13 %
         control_every=2,
+        outline_cells=4,  # in 2 px: what is one latent wide has a shape only within it
+        floor_waves=6,  # down to two thirds of a metre: two latents at the usual distance
     ),
     # 8x8x4 compression. The parameter-free short cuts of Wan 2.2's layout learn several times faster than without;
     # 32 channels, since an object of 8 px is one latent.

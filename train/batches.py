@@ -253,9 +253,7 @@ def collate(split: Split, bucket: Bucket, clips: list[int], step: int, places: t
         text=torch.from_numpy(text),
         text_mask=torch.from_numpy(mask),
         controls=Controls(
-            camera=_tensor(bucket.camera[rows]),
-            flow=_tensor(bucket.flow[rows]),
-            objects=_tensor(bucket.objects[rows]),
+            **{name: _tensor(maps[rows]) for name, maps in bucket.controls.items()},
             phrases=_tensor(split.phrases[bucket.phrases[rows]]),
             fps=_tensor(bucket.fps[rows]),
         ),

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from kling import shards, storage
+from kling import conditioning, shards, storage
 from kling.errors import InputError
 from kling.model.checkpoint import load_part
+from kling.model.config import DiTConfig
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS
 from kling.model.text import TextEncoder
 from kling.presets import Preset
-from kling.scene.control import OBJECT_MAPS, ControlArrays, control_arrays
+from kling.scene.control import ControlArrays
 from kling.scene.plan import ScenePlan, SceneTrack
 
 from .ranks import Ranks
@@ -36,9 +38,7 @@ class Bucket:
     name: str
     clip_ids: list[str]
     latents: np.ndarray  # n c f h w float16
-    camera: np.ndarray  # n 6 f h w float16; zero where there is no plan, as all controls
-    flow: np.ndarray  # n 2 f h w float16
-    objects: np.ndarray  # n k m f h w float16
+    controls: dict[str, np.ndarray]  # n ... f h w float16 of camera, flow, floor, objects; zero without a plan
     phrases: np.ndarray  # n k int32, rows of Split.phrases
     fps: np.ndarray  # n float32
     captions: list[list[tuple[int, int]]]  # of each clip: (first row, number of rows) in Split.text
@@ -110,7 +110,7 @@ def _write(data: str, selected: tuple[shards.Shard, ...], preset: Preset, weight
             known["clip_ids"].append(row["clip_id"])
             known["captions"].append(spans)
             append(f"{bucket}.latents", latents)
-            for name in ("camera", "flow", "objects"):
+            for name in _leading(preset.dit):
                 append(f"{bucket}.{name}", _or_zeros(painted, name, shape, preset).astype(np.float16))
             slots = [*painted.phrases, *[""] * preset.dit.object_slots][: preset.dit.object_slots]
             append(f"{bucket}.phrases", np.array([phrases.setdefault(p, len(phrases)) for p in slots], np.int32))
@@ -118,7 +118,7 @@ def _write(data: str, selected: tuple[shards.Shard, ...], preset: Preset, weight
     empty, table = _encode(preset, weights, list(phrases))
     np.save(part / "empty_text.npy", empty)
     np.save(part / "phrase_table.npy", table)
-    described = {"buckets": index, "text_width": width, "object_slots": preset.dit.object_slots}
+    described = {"buckets": index, "text_width": width, "controls": _leading(preset.dit)}
     (part / "index.json").write_text(json.dumps(described))
 
 
@@ -153,13 +153,18 @@ def _paint(row: dict, grid: tuple[int, int, int], preset: Preset) -> ControlArra
     plan = ScenePlan.model_validate_json(row["plan"])
     track = SceneTrack.model_validate_json(row["track"])
     aspect = row["width_px"] / row["height_px"]
-    return control_arrays(plan, track, grid=grid, num_slots=preset.dit.object_slots, aspect=aspect)
+    return conditioning.painted(plan, track, preset.dit, grid=grid, aspect=aspect)
 
 
 def _or_zeros(painted: ControlArrays, name: str, grid: tuple[int, int, int], preset: Preset) -> np.ndarray:
     array = getattr(painted, name)
-    leading = {"camera": (6,), "flow": (2,), "objects": (preset.dit.object_slots, OBJECT_MAPS)}
-    return np.zeros((*leading[name], *grid), np.float32) if array is None else array
+    return np.zeros((*_leading(preset.dit)[name], *grid), np.float32) if array is None else array
+
+
+def _leading(config: DiTConfig) -> dict[str, tuple[int, ...]]:
+    """The axes of each control before those of the grid."""
+    floor = {"floor": (FLOOR_POINTS * FLOOR_NUMBERS,)} if config.floor_waves else {}
+    return {"camera": (6,), "flow": (2,), **floor, "objects": (config.object_slots, config.object_maps)}
 
 
 def _encode(preset: Preset, weights: str, phrases: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +181,7 @@ def _encode(preset: Preset, weights: str, phrases: list[str]) -> tuple[np.ndarra
 
 def _read(folder: Path) -> Split:
     index = json.loads((folder / "index.json").read_text())
-    slots, buckets = index["object_slots"], []
+    controls, buckets = index["controls"], []
     for name in sorted(index["buckets"]):
         known = index["buckets"][name]
         count, grid = len(known["clip_ids"]), known["shape"][1:]
@@ -191,10 +196,8 @@ def _read(folder: Path) -> Split:
                 clip_ids=[known["clip_ids"][i] for i in rows],
                 captions=[[tuple(span) for span in known["captions"][i]] for i in rows],
                 latents=mapped("latents", count, *known["shape"]),
-                camera=mapped("camera", count, 6, *grid),
-                flow=mapped("flow", count, 2, *grid),
-                objects=mapped("objects", count, slots, OBJECT_MAPS, *grid),
-                phrases=mapped("phrases", count, slots, dtype=np.int32),
+                controls={kind: mapped(kind, count, *axes, *grid) for kind, axes in controls.items()},
+                phrases=mapped("phrases", count, controls["objects"][0], dtype=np.int32),
                 fps=mapped("fps", count, dtype=np.float32),
                 rows=rows,
             )

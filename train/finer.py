@@ -1,14 +1,17 @@
-"""`python -m train finer PRESET SOURCE --out URI`: start a transformer from one that draws with coarser tokens.
+"""`python -m train finer PRESET SOURCE --out URI`: start a transformer from one that draws with coarser tokens, or that
+was told less of the plan.
 
 Blocks stay as they are. What reads a patch becomes what reads one of its cells (summed over the patch, as if its cells
 were alike); what writes a patch writes the mean of its cells. The result draws badly until it is trained, and learns
-far faster than from random weights: it knows the words, the plan and the noise already (docs/tiny.md).
+far faster than from random weights: it knows the words, the plan and the noise already (docs/tiny.md). Outlines and
+the floor, which the source was not told, count nothing at first: with equal patches the result draws what it drew.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import torch
 import tyro
 from einops import reduce
 from torch import Tensor
@@ -22,7 +25,7 @@ from kling.presets import Preset, get_preset
 
 @dataclass(frozen=True, kw_only=True)
 class Finer:
-    """Make the preset's transformer from a trained one whose patches are larger and whose other sizes are the same."""
+    """Make the preset's transformer from a trained one with larger patches, or without outlines or the floor."""
 
     preset: Annotated[str, tyro.conf.Positional]
     source: Annotated[str, tyro.conf.Positional]  # weights folder
@@ -42,10 +45,13 @@ def finer(request: Finer) -> str:
     coarse = DiT(DiTConfig(**fields))
     load_part(request.source, "dit", coarse)
     fine = refined(coarse, preset, where=request.source)
-    save_part(
-        request.out, "dit", fine, preset=preset.name, note=f"patch {coarse.config.patch} made {fine.config.patch}"
+    changed = ", ".join(
+        f"{name} {getattr(coarse.config, name)} made {getattr(fine.config, name)}"
+        for name in ("patch", *_TOLD)
+        if getattr(coarse.config, name) != getattr(fine.config, name)
     )
-    return f"dit: patches of {coarse.config.patch} latents made {fine.config.patch}: {request.out}"
+    save_part(request.out, "dit", fine, preset=preset.name, note=changed)
+    return f"dit: {changed or 'nothing to change'}: {request.out}"
 
 
 def refined(coarse: DiT, preset: Preset, where: str = "") -> DiT:
@@ -53,6 +59,7 @@ def refined(coarse: DiT, preset: Preset, where: str = "") -> DiT:
     if preset.dit.patch != (1, 1, 1):
         raise ConfigError("only one latent a token is finer than any patch", where=f"{preset.name}: {preset.dit.patch}")
     fine, cells = DiT(preset.dit), math.prod(coarse.config.patch)
+    coarse = _told_as_much(coarse, preset.dit)
     old, new = coarse.state_dict(), fine.state_dict()
     made = {name: _refined(name, old[name], new[name].shape, cells) for name in new if name in old}
     wrong = [name for name in {**old, **new} if name not in made or made[name].shape != new[name].shape]
@@ -62,6 +69,29 @@ def refined(coarse: DiT, preset: Preset, where: str = "") -> DiT:
         )
     fine.load_state_dict(made)
     return fine
+
+
+_TOLD = ("outline_cells", "floor_waves")
+
+
+def _told_as_much(coarse: DiT, wanted: DiTConfig) -> DiT:
+    """The same transformer with inputs for what it was not told yet; their weights are zero."""
+    config = replace(
+        coarse.config, **{name: getattr(wanted, name) for name in _TOLD if not getattr(coarse.config, name)}
+    )
+    wider = DiT(config)
+    state = coarse.state_dict()
+    for name, tensor in wider.state_dict().items():
+        known = state.get(name)
+        if known is None or (name == _MAPS and known.shape != tensor.shape):
+            state[name] = torch.zeros_like(tensor)
+        if known is not None and name == _MAPS:  # the first maps are the boxes'
+            state[name][:, : known.shape[1]] = known
+    wider.load_state_dict(state)
+    return wider
+
+
+_MAPS = "controls.tokens.maps.weight"
 
 
 def _refined(name: str, tensor: Tensor, shape: tuple[int, ...], cells: int) -> Tensor:

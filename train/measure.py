@@ -24,7 +24,7 @@ from kling.bench.page import replace_table
 from kling.errors import InternalError
 from kling.model.attention import Grid
 from kling.model.config import DiTConfig
-from kling.model.controls import OBJECT_MAPS, Controls
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, Controls
 from kling.model.flops import Workload, num_parameters
 from kling.presets import Preset, get_preset
 
@@ -163,7 +163,8 @@ def _clips(case: Case, config: DiTConfig, step: int, ranks: Ranks) -> Batch:
         controls=Controls(
             camera=torch.randn(count, 6, *case.latents),
             flow=torch.randn(count, 2, *case.latents),
-            objects=torch.randn(count, slots, OBJECT_MAPS, *case.latents),
+            floor=torch.rand(count, FLOOR_POINTS * FLOOR_NUMBERS, *case.latents) if config.floor_waves else None,
+            objects=torch.randn(count, slots, config.object_maps, *case.latents),
             phrases=torch.randn(count, slots, config.text_dim),
             fps=torch.full((count,), 8.0),
         ),

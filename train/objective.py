@@ -146,6 +146,7 @@ def _dropped(controls: Controls, drop: Tensor) -> Controls:
         controls,
         camera=keep(controls.camera),
         flow=keep(controls.flow),
+        floor=keep(controls.floor),
         objects=keep(controls.objects),
         phrases=keep(controls.phrases),
     )

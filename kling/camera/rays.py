@@ -53,6 +53,41 @@ def floor_depth(
     return np.clip(meets, 1e-3, _FAR_M)
 
 
+def floor_points(
+    camera_to_world: Float[np.ndarray, "f 4 4"],
+    fov_y_deg: Float[np.ndarray, " f"],
+    *,
+    height: int,
+    width: int,
+    aspect: float,
+) -> Float[np.ndarray, "f h w 6"]:
+    """Where on the floor z = 0 each cell's centre is: x, y in metres, and how far apart neighbours are there.
+
+    Returns:
+        (x, y, dx to the right, dy to the right, dx downwards, dy downwards): the last four are what one cell of the
+        picture spans on the floor. Where no floor is, x = y = 0 and cells span 60 m.
+    """
+    turn, eye = camera_to_world[:, :3, :3], camera_to_world[:, :3, 3]
+    lines = pixel_rays(fov_y_deg, height, width, aspect)
+    ray = np.einsum("fij,fhwj->fhwi", turn, lines)
+    span = 1 / poses.focal(fov_y_deg)[:, None, None, None]  # of a picture's height, at depth 1
+    right = turn[:, None, None, :, 0] * span * aspect / width
+    down = turn[:, None, None, :, 1] * span / height
+    up = eye[:, None, None, 2]
+    meets = ray[..., 2] * np.sign(up) < -1e-6
+    fall = np.where(meets, ray[..., 2], -1.0)
+    depth = (-up / fall)[..., None]
+    spot = eye[:, None, None] + ray * depth
+
+    def moved(change: np.ndarray) -> np.ndarray:
+        return (depth * (change - ray * (change[..., 2] / fall)[..., None]))[..., :2]
+
+    found = np.concatenate([spot[..., :2], moved(right), moved(down)], axis=-1)
+    nowhere = np.array([0.0, 0.0, _FAR_M, 0.0, 0.0, _FAR_M])
+    near = meets & (np.abs(found[..., 2:]).max(axis=-1) < _FAR_M)
+    return np.where(near[..., None], found, nowhere)
+
+
 def camera_flow(
     before: tuple[Float[np.ndarray, "f 4 4"], Float[np.ndarray, " f"]],
     after: tuple[Float[np.ndarray, "f 4 4"], Float[np.ndarray, " f"]],

@@ -32,6 +32,8 @@ class DiTConfig:
     object_slots: int = 9  # what can be painted: 8 objects, and the place they are in (the last slot)
     control_width: int = 256  # width of the tokens that carry painted objects, camera and flow
     control_every: int = 4  # they are added at the input and again before every so many blocks
+    outline_cells: int = 0  # parts a side of a latent cell in which outlines of objects are painted; 0: boxes alone
+    floor_waves: int = 0  # waves a tile, each way, in which the floor's own coordinates are said; 0: no floor
     image_tokens: int | None = None  # of first and last frame together, where those have learned positions (Wan FLF2V)
 
     def __post_init__(self):
@@ -43,6 +45,9 @@ class DiTConfig:
             )
         if self.window is not None and self.window < 1:
             raise ConfigError("the temporal window must be at least 1 latent frame", where=f"window={self.window}")
+        for name in ("outline_cells", "floor_waves"):
+            if getattr(self, name) < 0:
+                raise ConfigError("counts are not negative", where=f"DiTConfig.{name}={getattr(self, name)}")
         for name in (
             "num_layers",
             "num_heads",
@@ -59,6 +64,11 @@ class DiTConfig:
     @property
     def width(self) -> int:
         return self.num_heads * self.head_dim
+
+    @property
+    def object_maps(self) -> int:
+        """Maps an object slot has (kling/scene/control.py): box in each of 4 frames, nearness, visibility; outline."""
+        return 6 + 4 * self.outline_cells**2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from kling.errors import ConfigError
 from kling.model.config import DiTConfig
 
-OBJECT_MAPS = 6  # occupancy in each of the latent frame's 4 frames, depth, visibility
 _CAMERA_CHANNELS, _FLOW_CHANNELS = 6, 2
+FLOOR_NUMBERS = 6  # of each point: place on the tile (x, y), and its change from one point to the next, both ways
+FLOOR_POINTS = 4 * 2 * 2  # in a latent cell: of the latent frame's 4 frames, in each quarter of the cell
+TILE_M = 4.0  # the floor is said as waves that repeat after this much, and their overtones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,9 @@ class Controls:
 
     camera: Float[Tensor, "b 6 f h w"] | None = None  # Pluecker rays (direction, moment), first camera's frame
     flow: Float[Tensor, "b 2 f h w"] | None = None  # camera's image motion, latent cells a latent frame
-    objects: Float[Tensor, "b k m f h w"] | None = None  # OBJECT_MAPS maps a slot; all zero: an empty slot
-    phrases: Float[Tensor, "b k e"] | None = None  # mean text state of each object's own noun phrase
+    floor: Float[Tensor, "b q f h w"] | None = None  # where on the floor each point of a cell is; needs phrases
+    objects: Float[Tensor, "b k m f h w"] | None = None  # DiTConfig.object_maps a slot; all zero: an empty slot
+    phrases: Float[Tensor, "b k e"] | None = None  # mean text state of each slot's own noun phrase; last: the place
     first_frame: Float[Tensor, "b c 1 h w"] | None = None  # clean latents to start from
     last_frame: Float[Tensor, "b c 1 h w"] | None = None  # and to end at
     fps: Float[Tensor, " b"] | None = None
@@ -123,7 +126,10 @@ class ControlTokens(nn.Module):
         width = config.control_width
         self.camera = nn.Linear(_CAMERA_CHANNELS * cells, width, bias=False)
         self.flow = nn.Linear(_FLOW_CHANNELS * cells, width, bias=False)
-        self.maps = nn.Linear(OBJECT_MAPS * cells, width, bias=False)
+        self.maps = nn.Linear(config.object_maps * cells, width, bias=False)
+        self.waves = FloorWaves(config.floor_waves)
+        channels = floor_channels(config.floor_waves)
+        self.floor = nn.Linear(channels * cells, width, bias=False) if channels else None
         self.phrase = nn.Linear(config.text_dim, width, bias=False)
         self.slot = nn.Linear(width, width, bias=False)
         self.mix = nn.Linear(width, width, bias=False)
@@ -135,21 +141,63 @@ class ControlTokens(nn.Module):
         if controls.flow is not None:
             parts.append(self.flow(patches(controls.flow, self.patch)))  # b f s c
         if controls.objects is not None and controls.phrases is not None:
-            parts.append(self._objects(controls.objects, controls.phrases))  # b f s c
+            parts.append(self._objects(controls.objects, controls.phrases, controls.floor))  # b f s c
         if not parts:
             return None
         return self.mix(F.silu(sum(parts[1:], parts[0])))  # b f s c
 
-    def _objects(self, maps: Tensor, phrases: Tensor) -> Tensor:
-        """Each slot passes its own non-linear layer before slots are added, so objects that meet do not average."""
+    def _objects(self, maps: Tensor, phrases: Tensor, floor: Tensor | None) -> Tensor:
+        """Each slot passes its own non-linear layer before slots are added, so objects that meet do not average.
+
+        The floor belongs to the place, which has the last slot: what a point of it looks like is a matter of both.
+        """
         total = None
         what = self.phrase(F.normalize(phrases, dim=-1) * phrases.shape[-1] ** 0.5)  # b k c
-        for k in range(maps.shape[1]):
+        num_slots = maps.shape[1]
+        for k in range(num_slots):
             where = self.maps(patches(maps[:, k], self.patch))  # b f s c
+            if k == num_slots - 1 and floor is not None and self.floor is not None:
+                where = where + self.floor(patches(self.waves(floor).to(where.dtype), self.patch))
             slot = self.slot(F.silu(where * what[:, k, None, None]))  # b f s c
             total = slot if total is None else total + slot
         assert total is not None
         return total
+
+
+class FloorWaves(nn.Module):
+    """Points of the floor to plane waves over its tile: any pattern of the floor is a weighted sum of them.
+
+    A wave that a point's own extent holds more than once fades, as it does in a picture (the integrated positional
+    encoding of mip-NeRF, arXiv:2103.13415, on a plane); beyond the horizon all of them have.
+    """
+
+    def __init__(self, overtones: int):
+        super().__init__()
+        numbers = torch.tensor(_wave_numbers(overtones), dtype=torch.float32).view(-1, 2)
+        self.register_buffer("numbers", numbers, persistent=False)
+
+    def forward(self, floor: Float[Tensor, "b q f h w"]) -> Float[Tensor, "b c f h w"]:
+        """In fp32, whatever the model's type: phases are fine."""
+        assert isinstance(self.numbers, Tensor)
+        points = rearrange(floor.float(), "b (p n) f h w -> b p n 1 f h w", n=FLOOR_NUMBERS)
+        number = (2 * math.pi / TILE_M) * self.numbers.float()[:, :, None, None, None]  # radians a metre; wave 2 1 1 1
+        x, y, x_right, y_right, x_down, y_down = points.unbind(dim=2)  # b p 1 f h w
+        phase = x * number[:, 0] + y * number[:, 1]  # b p wave f h w
+        right, down = x_right * number[:, 0] + y_right * number[:, 1], x_down * number[:, 0] + y_down * number[:, 1]
+        fade = torch.exp(-(right.square() + down.square()) / 24)  # of a box one point wide: its variance is 1/12
+        return rearrange([phase.cos() * fade, phase.sin() * fade], "part b p wave f h w -> b (p wave part) f h w")
+
+
+def floor_channels(overtones: int) -> int:
+    """Cosine and sine of every wave, at every point of a latent cell."""
+    return FLOOR_POINTS * 2 * len(_wave_numbers(overtones))
+
+
+def _wave_numbers(overtones: int) -> list[tuple[int, int]]:
+    """Waves a tile in x and in y, of every wave that is not shorter than the tile's side over ``overtones``."""
+    steps = range(-overtones, overtones + 1)
+    # (-m, -n) is the same wave.
+    return [(m, n) for m in steps for n in steps if (m, n) > (0, 0) and m * m + n * n <= overtones * overtones]
 
 
 class ZeroLinear(nn.Linear):

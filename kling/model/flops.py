@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kling.errors import ConfigError
 from kling.model.attention import Grid, Reach, visible_spans
 from kling.model.config import DiTConfig
-from kling.model.controls import OBJECT_MAPS
+from kling.model.controls import floor_channels
 from kling.model.dit import RUN_TOKENS
 
 
@@ -39,7 +39,8 @@ def num_parameters(config: DiTConfig) -> int:
         e = config.image_dim
         block += _linear(d, 2 * d) + d
         image_in = 2 * e + _linear(e, e) + _linear(e, d) + 2 * d + (config.image_tokens or 0) * e
-    controls = (6 + 2 + OBJECT_MAPS) * cells * c + config.text_dim * c + 2 * c * c  # camera, flow, objects
+    maps = 6 + 2 + floor_channels(config.floor_waves) + config.object_maps  # camera, flow, floor, objects
+    controls = maps * cells * c + config.text_dim * c + 2 * c * c
     controls += _control_sites(config) * c * d + 2 * _linear(config.out_channels * cells, d)
     controls += _linear(config.time_freq_dim, c) + _linear(c, d)  # fps
     time = _linear(config.time_freq_dim, d) + _linear(d, d) + _linear(d, 6 * d)
@@ -71,7 +72,7 @@ def prepare_flops(config: DiTConfig, work: Workload) -> int:
     flops = 2 * text * (config.text_dim * d + d * d) + config.num_layers * 2 * text * d * 2 * d
     if work.controls:
         k = config.object_slots
-        token = (6 + 2) * math.prod(config.patch) * c + k * (OBJECT_MAPS * math.prod(config.patch) * c + c * c) + c * c
+        token = _control_inputs(config) * c + k * c * c + c * c
         flops += 2 * work.grid.num_tokens * token + 2 * k * config.text_dim * c
     return work.batch * flops
 
@@ -84,7 +85,7 @@ def training_flops(config: DiTConfig, work: Workload, *, recompute: bool = False
     inputs = 2 * work.grid.num_tokens * cells * config.in_channels * d
     inputs += 2 * times * config.time_freq_dim * d + 2 * work.text_tokens * config.text_dim * d
     if work.controls:
-        maps = (6 + 2 + config.object_slots * OBJECT_MAPS) * cells
+        maps = _control_inputs(config)
         inputs += 2 * work.grid.num_tokens * maps * c + 2 * config.object_slots * config.text_dim * c
     again = work.batch * config.num_layers * _block_flops(config, work) if recompute else 0
     return 3 * (step_flops(config, work) + prepare_flops(config, work)) - work.batch * inputs + again
@@ -166,16 +167,16 @@ def training_activation_bytes(
     texts = text * (4 * config.num_layers + 3) * d
     controls = 0
     if work.controls:
-        k, c, cells = config.object_slots, config.control_width, math.prod(config.patch)
-        controls = tokens * (3 * (k + 1) * c + (6 + 2 + k * OBJECT_MAPS) * cells)
+        k, c = config.object_slots, config.control_width
+        controls = tokens * (3 * (k + 1) * c + _control_inputs(config))
     return (blocks + ends + texts + controls + tokens * (2 * d + m)) * number_bytes
 
 
 def control_activation_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
     """What the controls' own layers keep for backward, for every token: of each slot its maps, its product with the
     phrase, and that before and after the non-linearity; the sum before and after it; the tokens; camera and flow."""
-    c, cells = config.control_width, math.prod(config.patch)
-    token = config.object_slots * (3 * c + OBJECT_MAPS * cells) + 3 * c + (6 + 2) * cells
+    c = config.control_width
+    token = 3 * (config.object_slots + 1) * c + _control_inputs(config)
     return work.batch * work.grid.num_tokens * token * number_bytes
 
 
@@ -187,6 +188,12 @@ def memory_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) ->
 
 def _linear(inputs: int, outputs: int) -> int:
     return inputs * outputs + outputs
+
+
+def _control_inputs(config: DiTConfig) -> int:
+    """What a token's controls are read from: camera, flow, waves of the floor, and every slot's maps."""
+    maps = 6 + 2 + floor_channels(config.floor_waves) + config.object_slots * config.object_maps
+    return maps * math.prod(config.patch)
 
 
 def _control_sites(config: DiTConfig) -> int:

@@ -1,10 +1,12 @@
 """The control tensor: a plan and its track painted on the latent grid. One function for inference and for training.
 
 A latent frame stands for 4 frames, the first for one (the VAE is causal). Objects keep one slot each, so that objects
-that meet do not mix; a slot's 6 maps are the share of each cell that the object's box covers in each of the latent
-frame's 4 frames, then nearness and visibility where it is. Measured on a simpler world: boxes and soft blobs teach a
-small model equally well, and the exact share of a cell keeps positions finer than the grid. The place and its light are
-painted like an object that is everywhere, in the last slot: a caption read as a whole says them too weakly.
+that meet do not mix; a slot's first 6 maps are the share of each cell that the object's box covers in each of the
+latent frame's 4 frames, then nearness and visibility where it is. The exact share of a cell keeps positions finer than
+the grid. A model may ask for outlines too: in each of the 4 frames, the share of every part of a cell that the object's
+outline covers and nothing nearer hides. The place and its light are painted like an object that is everywhere, in the
+last slot: a caption read as a whole says them too weakly. The floor says where on it each point of a cell is, in every
+frame, so that its pattern can stay where it lies while the camera moves.
 """
 
 from collections.abc import Sequence
@@ -16,10 +18,14 @@ from jaxtyping import Float
 
 from kling.camera import rays
 from kling.errors import ConfigError
-from kling.scene.plan import CameraTrack, Environment, ScenePlan, SceneTrack
+from kling.scene.plan import CameraTrack, Environment, ObjectTrack, PlannedObject, ScenePlan, SceneTrack
+from kling.scene.simulate import filled, project
 
 STRIDE_FRAMES = 4  # frames a latent frame stands for, after the first
-OBJECT_MAPS = STRIDE_FRAMES + 2  # occupancy of each frame, nearness, visibility
+BOX_MAPS = STRIDE_FRAMES + 2  # occupancy of each frame, nearness, visibility
+FLOOR_CELLS = 2  # points of the floor a side of a latent cell
+TILE_M = 4.0  # floors repeat after so much: places on them are said within it
+_FINER = 4  # outlines are drawn so much finer than they are painted, each way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,9 @@ class ControlArrays:
 
     camera: Float[np.ndarray, "6 f h w"] | None = None
     flow: Float[np.ndarray, "2 f h w"] | None = None
+    floor: Float[np.ndarray, "q f h w"] | None = (
+        None  # (frame, row, column of the point, 6 numbers of rays.floor_points)
+    )
     objects: Float[np.ndarray, "k m f h w"] | None = None
     phrases: tuple[str, ...] = ()  # one a slot, "" for an empty slot; the caller's text encoder makes vectors of them
     fps: float | None = None
@@ -41,6 +50,8 @@ def control_arrays(
     grid: tuple[int, int, int],
     num_slots: int = 9,
     aspect: float | None = None,
+    outline_cells: int = 0,
+    with_floor: bool = False,
 ) -> ControlArrays:
     """Paint a plan and its track.
 
@@ -49,6 +60,8 @@ def control_arrays(
         grid: latent frames, height, width. The latents cover the whole picture.
         num_slots: arrays always have so many, so that clips of one bucket stack: the place's, and the rest for objects.
         aspect: the picture's width over height; None: the grid's.
+        outline_cells: parts a side of a cell in which outlines are painted; 0: none, and slots have 6 maps.
+        with_floor: say where on the floor each cell is.
 
     Raises:
         ConfigError: the track has not 4 (f - 1) + 1 frames or lacks an object of the plan, or there is no slot.
@@ -65,13 +78,16 @@ def control_arrays(
         )
     if num_slots < 1:
         raise ConfigError("the place needs a slot", where=f"num_slots={num_slots}", fix="Give at least 1")
-    camera, flow = _camera(track.camera, _subject_distance_m(track), grid, width / height if aspect is None else aspect)
-    objects, kept, left_out = _objects(plan, track, grid, num_slots - 1)
-    place = np.ones((1, OBJECT_MAPS, *grid), np.float32)  # everywhere, in every frame
+    aspect = width / height if aspect is None else aspect
+    camera, flow = _camera(track.camera, _subject_distance_m(track), grid, aspect)
+    objects, kept, left_out = _objects(plan, track, grid, num_slots - 1, aspect, outline_cells)
+    place = np.ones((1, objects.shape[1], *grid), np.float32)  # everywhere, in every frame
     place[:, STRIDE_FRAMES] = 0.0  # at no distance
+    place[:, BOX_MAPS:] = 0.0  # and without an outline
     return ControlArrays(
         camera=camera,
         flow=flow,
+        floor=_floor(track.camera, grid, aspect) if with_floor else None,
         objects=np.concatenate([objects, place]),
         phrases=(*kept, place_phrase(plan.environment)),
         fps=track.fps,
@@ -110,8 +126,40 @@ def _camera(
     )
 
 
+def _floor(camera: CameraTrack, grid: tuple[int, int, int], aspect: float) -> Float[np.ndarray, "q f h w"]:
+    """Where on the floor the quarters of each cell are, in each frame."""
+    _, height, width = grid
+    points = rays.floor_points(
+        np.array(camera.camera_to_world),
+        np.array(camera.fov_y_deg),
+        height=height * FLOOR_CELLS,
+        width=width * FLOOR_CELLS,
+        aspect=aspect,
+    )
+    points[..., :2] %= TILE_M  # half precision, in which it is kept, has millimetres only near zero
+    return rearrange(
+        _by_latent_frame(points, axis=0),
+        "f s (h i) (w j) n -> (s i j n) f h w",
+        i=FLOOR_CELLS,
+        j=FLOOR_CELLS,
+    ).astype(np.float32)
+
+
+def _by_latent_frame(frames: np.ndarray, axis: int) -> np.ndarray:
+    """Split an axis of frames into latent frames and the 4 frames of each; the first stands for one, four times."""
+    frames = np.moveaxis(frames, axis, 0)
+    frames = np.concatenate([np.repeat(frames[:1], STRIDE_FRAMES - 1, axis=0), frames])
+    frames = frames.reshape(-1, STRIDE_FRAMES, *frames.shape[1:])
+    return np.moveaxis(frames, (0, 1), (axis, axis + 1))
+
+
 def _objects(
-    plan: ScenePlan, track: SceneTrack, grid: tuple[int, int, int], num_slots: int
+    plan: ScenePlan,
+    track: SceneTrack,
+    grid: tuple[int, int, int],
+    num_slots: int,
+    aspect: float,
+    outline_cells: int,
 ) -> tuple[Float[np.ndarray, "k m f h w"], tuple[str, ...], tuple[str, ...]]:
     _, height, width = grid
     tracks = {o.id: o for o in track.objects}
@@ -120,7 +168,7 @@ def _objects(
         raise ConfigError(
             "the track lacks objects of the plan", where=", ".join(missing), fix="Simulate the plan again"
         )
-    painted = np.zeros((num_slots, OBJECT_MAPS, *grid), np.float32)
+    painted = np.zeros((num_slots, BOX_MAPS + STRIDE_FRAMES * outline_cells**2, *grid), np.float32)
     if not plan.objects or num_slots == 0:
         return painted, ("",) * num_slots, tuple(o.id for o in plan.objects)
     ordered = [tracks[o.id] for o in plan.objects]
@@ -134,16 +182,45 @@ def _objects(
     covered = np.einsum("kfh,kfw->kfhw", _covered(box[..., 1::2], height), _covered(box[..., 0::2], width))
     nearness = np.where(depth > 1e-3, _subject_distance_m(track) / np.maximum(depth, 1e-3), 0.0).clip(0, 4)
     maps = np.stack([covered, covered * nearness[..., None, None], covered * visible[..., None, None]], axis=1)
-    # The first latent frame stands for one frame: it counts four times.
-    maps = np.concatenate([np.repeat(maps[:, :, :1], STRIDE_FRAMES - 1, axis=2), maps], axis=2)
-    maps = rearrange(maps, "k m (f s) h w -> m k s f h w", s=STRIDE_FRAMES)
+    maps = rearrange(_by_latent_frame(maps, axis=2), "k m f s h w -> m k s f h w")
     used = len(chosen)
     painted[:used, :STRIDE_FRAMES] = maps[0]
     painted[:used, STRIDE_FRAMES] = reduce(maps[1], "k s f h w -> k f h w", "mean")
     painted[:used, STRIDE_FRAMES + 1] = reduce(maps[2], "k s f h w -> k f h w", "mean")
+    if outline_cells:
+        size = height * outline_cells, width * outline_cells
+        seen = _outlines([plan.objects[i] for i in chosen], [ordered[i] for i in chosen], track.camera, size, aspect)
+        seen = _by_latent_frame(seen, axis=1)
+        cells = {"i": outline_cells, "j": outline_cells}
+        painted[:used, BOX_MAPS:] = rearrange(seen, "k f s (h i) (w j) -> k (s i j) f h w", **cells)
     phrases = [plan.objects[i].phrase for i in chosen] + [""] * (num_slots - used)
     left_out = tuple(o.id for i, o in enumerate(plan.objects) if i not in chosen)
     return painted, tuple(phrases), left_out
+
+
+def _outlines(
+    items: Sequence[PlannedObject],
+    tracks: Sequence[ObjectTrack],
+    camera: CameraTrack,
+    size: tuple[int, int],
+    aspect: float,
+) -> Float[np.ndarray, "k frames h w"]:
+    """Share of each place of a picture of this size in which an object is seen."""
+    poses, fov = np.array(camera.camera_to_world), np.array(camera.fov_y_deg)
+    views = [
+        project(item, np.array(track.position_m), np.array(track.quaternion), poses, fov, aspect)
+        for item, track in zip(items, tracks, strict=True)
+    ]
+    fine = size[0] * _FINER, size[1] * _FINER
+    seen = np.zeros((len(items), len(fov), *fine), bool)
+    for frame in range(len(fov)):
+        hidden = np.zeros(fine, bool)
+        for k in sorted(range(len(items)), key=lambda k: views[k][frame].depth_m):
+            hull = views[k][frame].hull
+            if hull is not None:
+                mask = filled(hull, fine)
+                seen[k, frame], hidden = mask & ~hidden, hidden | mask
+    return reduce(seen.astype(np.float32), "k f (h i) (w j) -> k f h w", "mean", i=_FINER, j=_FINER)
 
 
 def _largest(box: Float[np.ndarray, "k f 4"], num_slots: int) -> Sequence[int]:

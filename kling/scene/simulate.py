@@ -82,7 +82,7 @@ def see(plan: ScenePlan, motion: physics.Motion, camera: CameraTrack, *, aspect:
     """Boxes, depths and visible shares of moving things in the camera's picture."""
     poses_m, fov = np.array(camera.camera_to_world), np.array(camera.fov_y_deg)
     views = [
-        _project(item, motion.position_m[:, k], motion.quaternion[:, k], poses_m, fov, aspect)
+        project(item, motion.position_m[:, k], motion.quaternion[:, k], poses_m, fov, aspect)
         for k, item in enumerate(plan.objects)
     ]
     shares = [_visible([view[i] for view in views], aspect) for i in range(len(fov))]
@@ -123,16 +123,15 @@ def _rows(values: np.ndarray) -> tuple:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _View:
+class View:
     """One object in one picture."""
 
     box: tuple | None
     depth_m: float
-    hull_px: np.ndarray | None  # n 2 on the grid; None: (partly) behind the camera
-    area_px: float
+    hull: np.ndarray | None  # n 2, fractions of the picture (x, y); None: (partly) behind the camera
 
 
-def _project(item: PlannedObject, position, quaternion, pose, fov_y_deg, aspect: float) -> list[_View]:
+def project(item: PlannedObject, position, quaternion, pose, fov_y_deg, aspect: float) -> list[View]:
     """One object in every picture. position: f 3, quaternion: f 4, pose: f 4 4, fov_y_deg: f."""
     eye, turn = pose[:, :3, 3], pose[:, :3, :3]
     points = outline(item, position, quaternion, eye)
@@ -142,28 +141,36 @@ def _project(item: PlannedObject, position, quaternion, pose, fov_y_deg, aspect:
     x, y = local[..., 0] * scale / aspect + 0.5, local[..., 1] * scale + 0.5
     boxes = (np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1).round(5) + 0.0).tolist()
     behind = local[..., 2].min(axis=1) < _NEAR_M
-    wide = max(1, round(_GRID_PX * aspect))
-    grid = np.ascontiguousarray(np.stack([x * wide, y * _GRID_PX], axis=2), np.float32)
-    views = []
-    for i, box in enumerate(boxes):
-        hull = None if behind[i] else cv2.convexHull(grid[i])
-        area = 0.0 if hull is None else max(float(cv2.contourArea(hull)), 1.0)
-        views.append(_View(box=None if behind[i] else tuple(box), depth_m=float(depth[i]), hull_px=hull, area_px=area))
-    return views
+    points = np.ascontiguousarray(np.stack([x, y], axis=2), np.float32)
+    return [
+        View(
+            box=None if behind[i] else tuple(box),
+            depth_m=float(depth[i]),
+            hull=None if behind[i] else cv2.convexHull(points[i])[:, 0],
+        )
+        for i, box in enumerate(boxes)
+    ]
 
 
-def _visible(views: list[_View], aspect: float) -> list[float]:
+def filled(hull: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The outline filled, in a picture of this size (height, width): bool."""
+    # Coordinates of fillConvexPoly count from pixel centres, here in sixteenths. Far outside they would overflow.
+    corners = np.clip((hull * size[::-1] - 0.5) * 16, -(2**24), 2**24).round().astype(np.int32)
+    return cv2.fillConvexPoly(np.zeros(size, np.uint8), corners, 1, shift=4).astype(bool)
+
+
+def _visible(views: list[View], aspect: float) -> list[float]:
     """Share of each object's outline that is inside the picture and not hidden by nearer objects."""
-    hidden = np.zeros((_GRID_PX, max(1, round(_GRID_PX * aspect))), bool)
+    size = _GRID_PX, max(1, round(_GRID_PX * aspect))
+    hidden = np.zeros(size, bool)
     shares = [0.0] * len(views)
     for k in sorted(range(len(views)), key=lambda k: views[k].depth_m):
-        hull = views[k].hull_px
+        hull = views[k].hull
         if hull is None:
             continue
-        # Coordinates of fillConvexPoly count from pixel centres, here in sixteenths. Far outside they would overflow.
-        corners = np.clip((hull - 0.5) * 16, -(2**24), 2**24).round().astype(np.int32)
-        mask = cv2.fillConvexPoly(np.zeros(hidden.shape, np.uint8), corners, 1, shift=4).astype(bool)
-        share = np.count_nonzero(mask & ~hidden) / max(views[k].area_px, float(np.count_nonzero(mask)))
+        mask = filled(hull, size)
+        area = max(float(cv2.contourArea((hull * size[::-1]).astype(np.float32))), 1.0)
+        share = np.count_nonzero(mask & ~hidden) / max(area, float(np.count_nonzero(mask)))
         shares[k] = round(min(share, 1.0), 3)
         hidden |= mask
     return shares

@@ -1,11 +1,17 @@
 """The control tensor: what is painted where, the same from a simulated plan and from a sidecar's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from einops import rearrange
 
-from kling.camera import moves, path
+from kling.camera import moves, path, rays
+from kling.conditioning import painted
 from kling.errors import ConfigError
-from kling.model.controls import OBJECT_MAPS
+from kling.model import controls
+from kling.presets import get_preset
 from kling.scene import control
 from kling.scene.plan import (
     CameraKey,
@@ -62,8 +68,14 @@ def moving(start: float, step: float) -> list:
     return [(start + step * i, 0.25, start + step * i + 0.25, 0.5) for i in range(17)]
 
 
-def test_the_number_of_maps_is_the_models():
-    assert control.OBJECT_MAPS == OBJECT_MAPS
+def test_what_is_painted_is_what_the_model_reads():
+    tiny = get_preset("tiny").dit
+    made = painted(*scene(("ball", tracked("o1", moving(0.0, 0.01)))), tiny, grid=GRID)
+    assert made.objects.shape == (tiny.object_slots, tiny.object_maps, *GRID)
+    assert made.floor.shape == (controls.FLOOR_POINTS * controls.FLOOR_NUMBERS, *GRID)
+    assert control.TILE_M == controls.TILE_M
+    without = painted(*scene(), replace(tiny, outline_cells=0, floor_waves=0), grid=GRID)
+    assert without.floor is None and without.objects.shape[1] == control.BOX_MAPS
 
 
 def test_no_plan_is_plain_text_to_video():
@@ -195,3 +207,104 @@ def test_training_and_inference_see_the_same():
     for name in ("camera", "flow", "objects"):
         np.testing.assert_array_equal(getattr(live, name), getattr(read, name))
     assert live.phrases == read.phrases and live.fps == read.fps
+
+
+def outlined(plan: ScenePlan, track: SceneTrack, cells: int = 4) -> np.ndarray:
+    """k frames h w: where each slot's outline is, frame by frame."""
+    made = control.control_arrays(plan, track, grid=GRID, outline_cells=cells)
+    maps = made.objects[:-1, control.BOX_MAPS :]
+    return rearrange(maps, "k (s i j) f h w -> k (f s) (h i) (w j)", s=4, i=cells, j=cells)[:, 3:]
+
+
+def placed(name: str, proxy: str, position, half=(0.3, 0.3, 0.3)) -> tuple[PlannedObject, ObjectTrack]:
+    item = planned(name, f"red {proxy}").model_copy(update={"proxy": proxy, "half_size_m": half})
+    depth = position[1] + 4.0
+    track = tracked(name, [(0.4, 0.4, 0.6, 0.6)] * 17, depth=depth)
+    return item, track.model_copy(update={"position_m": (position,) * 17})
+
+
+def put(*objects: tuple[PlannedObject, ObjectTrack]) -> tuple[ScenePlan, SceneTrack]:
+    plan, track = scene()
+    return (
+        plan.model_copy(update={"objects": tuple(item for item, _ in objects)}),
+        track.model_copy(update={"objects": tuple(seen for _, seen in objects)}),
+    )
+
+
+def test_an_outline_has_the_shape_of_its_object():
+    """A cone's picture is narrow at the top, a ball fills pi / 4 of its box, a cube seen from the front all of it."""
+    cube, ball, cone = (
+        outlined(*put(placed("o1", proxy, (0.0, 0.0, 0.3))))[0, 8] for proxy in ("cube", "ball", "cone")
+    )
+    rows = [shape.sum(axis=1) for shape in (cube, ball)]
+    top, bottom = cone[: 16 + 1].sum(), cone.sum()
+    assert 0 < top < 0.5 * bottom
+    assert cone.sum() < ball.sum() < cube.sum()
+    full = [shape.sum() / (row.max() * (row > 0.5).sum()) for shape, row in ((cube, rows[0]), (ball, rows[1]))]
+    assert full[0] > 0.85 and abs(full[1] - np.pi / 4) < 0.1
+
+
+def test_the_nearer_object_hides_the_farther_ones_outline():
+    far, near = placed("o1", "cube", (0.0, 1.0, 0.3)), placed("o2", "ball", (0.1, -1.0, 0.3))
+    both, alone = outlined(*put(far, near))[:, 8], outlined(*put(far))[0, 8]
+    assert (both.sum(axis=0) <= 1 + 1e-6).all()
+    np.testing.assert_allclose(both[0], np.clip(alone - both[1], 0, 1), atol=0.07)
+    assert 0 < both[0].sum() < alone.sum()
+
+
+def test_an_outline_behind_the_camera_is_not_painted():
+    assert not outlined(*put(placed("o1", "ball", (0.0, -6.0, 0.3)))).any()
+
+
+def test_points_of_the_floor_are_where_the_camera_sees_them():
+    """Projected back into each frame, they lie on their own cells; and neighbours are as far apart as is said."""
+    plan, track = scene(move=(moves.Move(kind="orbit", direction="right", speed=20.0),))
+    made = control.control_arrays(plan, track, grid=GRID, with_floor=True).floor
+    points = rearrange(made, "(s i j n) f h w -> (f s) (h i) (w j) n", s=4, i=2, j=2)[3:]
+    assert np.isfinite(points).all() and points.shape == (17, 16, 16, 6)
+    real = rays.floor_points(
+        np.array(track.camera.camera_to_world), np.array(track.camera.fov_y_deg), height=16, width=16, aspect=1.0
+    )
+    np.testing.assert_allclose(points[..., :2], real[..., :2] % control.TILE_M, atol=1e-4)
+    pose, fov = np.array(track.camera.camera_to_world)[9], track.camera.fov_y_deg[9]
+    local = (np.concatenate([real[9, ..., :2], np.zeros((16, 16, 1))], axis=-1) - pose[:3, 3]) @ pose[:3, :3]
+    focal = 0.5 / np.tan(np.radians(fov) / 2)
+    x, y = local[..., 0] / local[..., 2] * focal + 0.5, local[..., 1] / local[..., 2] * focal + 0.5
+    floor = real[9, ..., 2:4].any(axis=-1) & (np.abs(real[9, ..., 2:]).max(axis=-1) < 5)
+    assert floor[10:].all()
+    grid = (np.arange(16) + 0.5) / 16
+    np.testing.assert_allclose(x[floor], np.broadcast_to(grid, (16, 16))[floor], atol=1e-6)
+    np.testing.assert_allclose(y[floor], np.broadcast_to(grid[:, None], (16, 16))[floor], atol=1e-6)
+    step = real[9, 10:, 1:, :2] - real[9, 10:, :-1, :2]
+    said = (real[9, 10:, 1:, 2:4] + real[9, 10:, :-1, 2:4]) / 2
+    np.testing.assert_allclose(step, said, rtol=0.1, atol=0.01)
+
+
+def test_the_sky_is_no_floor():
+    made = control.control_arrays(
+        *scene(move=(moves.Move(kind="tilt", direction="up", speed=25.0),)), grid=GRID, with_floor=True
+    ).floor
+    last = rearrange(made, "(p n) f h w -> f p h w n", n=6)[-1]
+    assert (last[:, 0, :, :2] == 0).all() and (np.abs(last[:, 0, :, 2:]).max(axis=-1) == 60).all()
+    waves = controls.FloorWaves(3)(torch.from_numpy(made)[None])
+    assert waves[0, :, -1, 0].abs().max() < 1e-6  # nothing is told of it
+
+
+def test_waves_are_the_pattern_of_a_floor():
+    """A pattern that repeats with the tile is a sum of the waves; shorter waves than a cell shows have faded."""
+    spread = np.zeros((1, 96, 1, 40, 40), np.float32)
+    points = rearrange(spread, "b (p n) f h w -> b p n f h w", n=6)
+    rng = np.random.default_rng(0)
+    points[:, :, :2] = rng.uniform(0, control.TILE_M, points[:, :, :2].shape)
+    points[:, :, 2] = points[:, :, 5] = 0.1
+    waves = controls.FloorWaves(3)(torch.from_numpy(spread))
+    waves = rearrange(waves, "b (p c) f h w -> p (b f h w) c", p=16)[0].double().numpy()
+    x, y = (points[0, 0, i, 0].ravel() * 2 * np.pi / control.TILE_M for i in (0, 1))
+    pattern = np.sin(2 * x - y + 0.3) + 0.5 * np.cos(3 * y)
+    weights, *_ = np.linalg.lstsq(waves, pattern, rcond=None)
+    np.testing.assert_allclose(waves @ weights, pattern, atol=1e-4)
+    points[:, :, 2] = 3.0  # 3 m to the right: waves in x are gone, those in y stay
+    faded = controls.FloorWaves(3)(torch.from_numpy(spread))
+    faded = rearrange(faded, "b (p n part) f h w -> n (b p part f h w)", p=16, part=2).abs().amax(dim=1)
+    numbers = controls.FloorWaves(3).numbers
+    assert (faded[numbers[:, 0] == 0] > 0.9).all() and (faded[numbers[:, 0] >= 2] < 0.05).all()

@@ -7,7 +7,7 @@ import torch
 
 from kling.errors import ConfigError
 from kling.model.config import DiTConfig
-from kling.model.controls import OBJECT_MAPS, ControlLayers, Controls
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, ControlLayers, Controls
 from kling.model.dit import DiT
 
 CONFIG = DiTConfig(
@@ -20,6 +20,8 @@ CONFIG = DiTConfig(
     text_dim=10,
     control_every=2,
     control_width=16,
+    outline_cells=2,
+    floor_waves=2,
 )
 F, H, W, K = 4, 4, 6, 3
 
@@ -44,7 +46,8 @@ def every_control() -> Controls:
     return Controls(
         camera=torch.randn(2, 6, F, H, W),
         flow=torch.randn(2, 2, F, H, W),
-        objects=torch.rand(2, K, OBJECT_MAPS, F, H, W),
+        floor=torch.rand(2, FLOOR_POINTS * FLOOR_NUMBERS, F, H, W),
+        objects=torch.rand(2, K, CONFIG.object_maps, F, H, W),
         phrases=torch.randn(2, K, 10),
         first_frame=torch.randn(2, 3, 1, H, W),
         last_frame=torch.randn(2, 3, 1, H, W),
@@ -52,12 +55,40 @@ def every_control() -> Controls:
     )
 
 
+def test_the_floor_is_the_places():
+    """It is told apart by the last slot's phrase and no other's, and is nothing where there is no phrase."""
+    torch.manual_seed(3)
+    tokens = DiT(CONFIG).controls.tokens
+    floor = torch.rand(1, FLOOR_POINTS * FLOOR_NUMBERS, F, H, W)
+    objects, phrases = torch.rand(1, K, CONFIG.object_maps, F, H, W), torch.randn(1, K, 10)
+    objects[:, :-1] = 0
+
+    def seen(phrases, floor):
+        return tokens(Controls(objects=objects, phrases=phrases, floor=floor))
+
+    assert not torch.allclose(seen(phrases, floor), seen(phrases, floor.roll(1, dims=3)), atol=1e-3)
+    other = phrases.clone()
+    other[:, 0] = torch.randn(10)
+    assert torch.equal(seen(phrases, floor), seen(other, floor))
+    other[:, -1] = torch.randn(10)
+    assert not torch.allclose(seen(phrases, floor), seen(other, floor), atol=1e-3)
+    assert not seen(torch.zeros_like(phrases), floor).any()
+
+
 def only(*names: str) -> Controls:
     whole = every_control()
     return Controls(**{name: getattr(whole, name) for name in names})
 
 
-KINDS = [("camera",), ("flow",), ("objects", "phrases"), ("first_frame",), ("last_frame",), ("fps",)]
+KINDS = [
+    ("camera",),
+    ("flow",),
+    ("objects", "phrases"),
+    ("floor", "objects", "phrases"),
+    ("first_frame",),
+    ("last_frame",),
+    ("fps",),
+]
 
 
 @pytest.mark.parametrize("given", [Controls(), *(only(*names) for names in KINDS), every_control()])
@@ -86,7 +117,7 @@ def test_each_control_acts_once_trained_and_learns_from_its_start(names: tuple[s
 def test_the_order_of_slots_does_not_matter():
     dit, whole = model(), every_control()
     assert whole.objects is not None and whole.phrases is not None
-    order = torch.tensor([2, 0, 1])
+    order = torch.tensor([1, 0, 2])  # the last is the place's
     other = replace(whole, objects=whole.objects[:, order], phrases=whole.phrases[:, order])
     torch.testing.assert_close(dit(*inputs(), controls=whole), dit(*inputs(), controls=other), atol=1e-5, rtol=1e-5)
 
@@ -101,7 +132,7 @@ def test_which_phrase_is_painted_where_does_matter():
 def test_objects_that_meet_are_not_the_object_between_them():
     """Two objects in one cell are told apart from one object whose phrase is the mean of theirs."""
     tokens = model().controls.tokens
-    maps = torch.ones(1, 2, OBJECT_MAPS, 1, 2, 2)
+    maps = torch.ones(1, 2, CONFIG.object_maps, 1, 2, 2)
     phrases = torch.nn.functional.normalize(torch.randn(1, 2, 10), dim=-1)
     mean = phrases.mean(dim=1, keepdim=True).expand(1, 2, 10)
     both = tokens(Controls(objects=maps, phrases=phrases))
@@ -123,7 +154,7 @@ def test_an_empty_slot_and_a_zero_map_are_nothing():
 
 
 def test_a_painted_object_acts_at_once_only_where_it_is():
-    maps = torch.zeros(1, 1, OBJECT_MAPS, F, H, W)
+    maps = torch.zeros(1, 1, CONFIG.object_maps, F, H, W)
     maps[..., 2, 0:2, 4:6] = 1  # one patch of frame 2
     tokens = model().controls.tokens(Controls(objects=maps, phrases=torch.randn(1, 1, 10)))
     assert tokens is not None
@@ -144,7 +175,7 @@ def test_first_and_last_frame_enter_only_their_frames():
 
 def test_maps_without_phrases_are_refused():
     with pytest.raises(ConfigError, match="both maps and phrases"):
-        Controls(objects=torch.rand(1, 1, OBJECT_MAPS, 1, 2, 2))
+        Controls(objects=torch.rand(1, 1, CONFIG.object_maps, 1, 2, 2))
 
 
 def test_controls_move_and_cast_together():

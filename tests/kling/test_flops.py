@@ -12,7 +12,7 @@ from kling.errors import ConfigError
 from kling.model import flops
 from kling.model.attention import Grid
 from kling.model.config import DiTConfig
-from kling.model.controls import Controls
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, Controls
 from kling.model.dit import DiT
 from kling.model.flops import Workload
 from kling.presets import PRESETS
@@ -44,6 +44,10 @@ WORKLOADS = {
         dataclasses.replace(SMALL, window=3),
         Workload(grid=Grid(frames=5, height=4, width=4), text_tokens=7, controls=True),
     ),
+    "outlines and floor": (
+        dataclasses.replace(SMALL, outline_cells=2, floor_waves=2),
+        Workload(grid=Grid(frames=5, height=4, width=4), text_tokens=7, controls=True),
+    ),
 }
 
 
@@ -56,7 +60,8 @@ def built(config: DiTConfig, work: Workload):
         controls = Controls(
             camera=torch.randn(b, 6, f, h, w),
             flow=torch.randn(b, 2, f, h, w),
-            objects=torch.randn(b, k, 6, f, h, w),
+            floor=torch.rand(b, FLOOR_POINTS * FLOOR_NUMBERS, f, h, w) if config.floor_waves else None,
+            objects=torch.randn(b, k, config.object_maps, f, h, w),
             phrases=torch.randn(b, k, config.text_dim),
         )
     time = torch.rand(b, f) if work.time_per_frame else torch.rand(b)

@@ -7,7 +7,7 @@ import torch
 from einops import rearrange, repeat
 
 from kling.errors import CheckpointError, ConfigError
-from kling.model.controls import patches
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, Controls, patches
 from kling.model.dit import DiT
 from train.finer import refined
 
@@ -44,6 +44,29 @@ def test_a_cell_is_written_as_the_mean_of_its_patch(coarse: DiT, fine: DiT):
 def test_blocks_are_kept(coarse: DiT, fine: DiT):
     old, new = coarse.blocks.state_dict(), fine.blocks.state_dict()
     assert all(torch.equal(old[name], new[name]) for name in old)
+
+
+def test_what_it_was_not_told_counts_nothing_at_first(small):
+    torch.manual_seed(1)
+    plain = replace(small, dit=replace(small.dit, patch=(1, 1, 1), outline_cells=0, floor_waves=0))
+    told = replace(plain, dit=replace(plain.dit, outline_cells=2, floor_waves=2))
+    old = DiT(plain.dit)
+    for param in old.parameters():
+        torch.nn.init.normal_(param, std=0.2)
+    new = refined(old, told)
+    k = plain.dit.object_slots
+    latents, text = torch.randn(1, 32, 3, 4, 4), torch.randn(1, 5, plain.dit.text_dim)
+    maps, phrases = torch.rand(1, k, told.dit.object_maps, 3, 4, 4), torch.randn(1, k, plain.dit.text_dim)
+    floor = torch.rand(1, FLOOR_POINTS * FLOOR_NUMBERS, 3, 4, 4)
+    more = Controls(objects=maps, phrases=phrases, floor=floor)
+    less = Controls(objects=maps[:, :, : plain.dit.object_maps], phrases=phrases)
+    time = torch.tensor([0.5])
+    drawn = new(latents, time, text, controls=more)
+    assert torch.allclose(drawn, old(latents, time, text, controls=less), atol=1e-5)
+    drawn.square().sum().backward()
+    assert new.controls.tokens.floor is not None
+    learning = new.controls.tokens.maps.weight.grad, new.controls.tokens.floor.weight.grad
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in learning)
 
 
 def test_other_sizes_are_refused(coarse: DiT, small):
