@@ -1,22 +1,17 @@
-"""`python -m train PRESET [--stage dit|text|vae] --data URI --out URI`; `--help` lists the rest.
+"""`python -m train PRESET [--stage dit|text|vae] --data URI --out URI` trains; COMMANDS lists what else there is.
 
 `--dry-run` builds and checks what would run, and starts nothing (train/dry.py).
-`python -m train replay RUN/run.json --out NEW` runs again what a record tells (train/replay.py);
-`python -m train plan PRESET --nodes 8` tells memory, time and money before a job starts;
-`python -m train bench PRESET --data URI` and `python -m train measure` make the tables of docs/benchmarks/training.md;
-`python -m train pack PRESET FOLDER... --out URI` puts parts of several weights folders into one;
-`python -m train finer PRESET SOURCE --out URI` starts a transformer from one with coarser tokens.
 """
 
 import argparse
 import importlib
-import json
 import sys
 from dataclasses import replace
 from typing import Any
 
 import tyro
 
+from kling import commands
 from kling.errors import ConfigError, run_command
 from kling.presets import PRESETS, get_preset
 
@@ -28,46 +23,19 @@ STAGES = {
     "text": (config.TextRun, "train.text:train_text"),
     "vae": (config.VAERun, "train.vae:train_vae"),
 }
+COMMANDS: commands.Commands = {
+    "plan": ("train.plan:command", "memory, time and money before a job starts: plan PRESET --nodes 8"),
+    "replay": ("train.__main__:replay", "run again what a record tells: replay RUN/run.json --out NEW"),
+    "pack": ("train.pack:command", "parts of several weights folders in one: pack PRESET FOLDER... --out URI"),
+    "finer": ("train.finer:command", "begin a transformer from a coarser one: finer PRESET SOURCE --out URI"),
+    "bench": ("train.bench:command", "race the loop against a plain one: bench PRESET --data URI"),
+    "measure": ("train.measure:command", "memory against the plan, time by ranks and ZeRO stage"),
+}
 
 
 def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["plan"]:
-        from . import plan
-
-        name = next((word for word in arguments if word in PRESETS), None)
-        prog = "python -m train plan"
-        if name is None:  # without defaults of a preset: what is missing or unknown is said
-            request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog=prog)
-        else:
-            default = plan.PlanRequest(preset=name, **plan.scale_of(name))
-            request = tyro.cli(plan.PlanRequest, args=arguments[1:], prog=prog, default=default)
-        print(plan.describe(plan.checked_plan(request)))
-        return
-    if arguments[:1] == ["bench"]:
-        from . import bench
-
-        request = tyro.cli(bench.BenchRun, args=arguments[1:], prog="python -m train bench")
-        print(json.dumps(bench.bench(request), indent=1))
-        return
-    if arguments[:1] == ["measure"]:
-        from . import measure
-
-        request = tyro.cli(measure.MeasureRun, args=arguments[1:], prog="python -m train measure")
-        print("\n\n".join("\n".join(lines) for lines in measure.tables(request).values()))
-        return
-    if arguments[:1] == ["pack"]:
-        from . import pack
-
-        request = tyro.cli(pack.Pack, args=arguments[1:], prog="python -m train pack")
-        print("\n".join(pack.pack(request)))
-        return
-    if arguments[:1] == ["replay"]:
-        _replay(arguments[1:])
-        return
-    if arguments[:1] == ["finer"]:
-        from . import finer
-
-        print(finer.finer(tyro.cli(finer.Finer, args=arguments[1:], prog="python -m train finer")))
+    if arguments[:1] and arguments[0] in COMMANDS:
+        commands.dispatch("python -m train", COMMANDS, arguments)
         return
     reader = argparse.ArgumentParser(prog="python -m train", add_help=False, allow_abbrev=False)
     reader.add_argument("--stage", choices=STAGES, default="dit")
@@ -92,7 +60,7 @@ def _start(where: str, run: Any) -> None:
     getattr(importlib.import_module(module), function)(run, preset)
 
 
-def _replay(arguments: list[str]) -> None:
+def replay(arguments: list[str]) -> None:
     """The record's settings are the defaults; what is given beside --out overrides them."""
     from .replay import recorded
 

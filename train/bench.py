@@ -46,6 +46,11 @@ class BenchRun:
         check_positive(self, "batch_size", "steps", "threads")
 
 
+def command(arguments: list[str]) -> None:
+    """The subcommand's body."""
+    print(json.dumps(bench(tyro.cli(BenchRun, args=arguments, prog="python -m train bench")), indent=1))
+
+
 def bench(request: BenchRun) -> dict[str, float]:
     """``step_time_ratio`` is the median over pairs of steps, with the quartiles of the pairs beside it.
     ``data_wait_share`` is the time that the loop alone waits for batches, over the time of its steps."""

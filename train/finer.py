@@ -32,6 +32,11 @@ class Finer:
     out: str  # weights folder: give it to a run as --start-from
 
 
+def command(arguments: list[str]) -> None:
+    """The subcommand's body."""
+    print(finer(tyro.cli(Finer, args=arguments, prog="python -m train finer")))
+
+
 def finer(request: Finer) -> str:
     """Write the part dit; returns a line that says what was done.
 

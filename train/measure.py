@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+import tyro
 
 from kling.bench.live_memory import LiveMemory
 from kling.bench.page import replace_table
@@ -201,6 +202,12 @@ TIME_CASES = (
     *(Case(ranks=4, zero_stage=stage, clips=16) for stage in (2, 3)),
     Case(ranks=2, zero_stage=2, clips=16, sequence_parallel=2),
 )  # fmt: skip
+
+
+def command(arguments: list[str]) -> None:
+    """The subcommand's body."""
+    request = tyro.cli(MeasureRun, args=arguments, prog="python -m train measure")
+    print("\n\n".join("\n".join(lines) for lines in tables(request).values()))
 
 
 def tables(request: MeasureRun) -> dict[str, list[str]]:

@@ -28,6 +28,11 @@ class Pack:
     dtype: str = "float16"  # of the tensors on disk
 
 
+def command(arguments: list[str]) -> None:
+    """The subcommand's body."""
+    print("\n".join(pack(tyro.cli(Pack, args=arguments, prog="python -m train pack"))))
+
+
 def pack(request: Pack) -> list[str]:
     """Returns a line for each part written.
 

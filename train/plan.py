@@ -108,6 +108,18 @@ class Plan:
         return self.days * 24 * self.request.ranks * GPUS[self.request.gpu].usd_hour
 
 
+def command(arguments: list[str]) -> None:
+    """The subcommand's body. A preset's own scale is the default."""
+    name = next((word for word in arguments if word in PRESETS), None)
+    prog = "python -m train plan"
+    if name is None:  # without defaults of a preset: what is missing or unknown is said
+        request = tyro.cli(PlanRequest, args=arguments, prog=prog)
+    else:
+        default = PlanRequest(preset=name, **scale_of(name))
+        request = tyro.cli(PlanRequest, args=arguments, prog=prog, default=default)
+    print(describe(checked_plan(request)))
+
+
 def make_plan(request: PlanRequest) -> Plan:
     """The arithmetic. It does not judge: `checked_plan` does."""
     preset, gpu, ranks = get_preset(request.preset), GPUS[request.gpu], request.ranks

@@ -30,7 +30,7 @@ from kling.shapes import Latents, Tokens
 
 _TIME_SCALE = 1000.0  # Wan counts diffusion time in thousandths
 RUN_TOKENS = 1024  # done at a time where no gradient is kept: fits a CPU's cache, and fills a GPU with a wide model
-_LEAST_TIME = 0.2  # where clean latents are predicted: below, the loss would be 1/t^2 of their error, and little else
+LEAST_TIME = 0.2  # where clean latents are predicted: below, the loss would be 1/t^2 of their error, and little else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class DiT(nn.Module):
     def _velocity(self, noisy: Tensor, clean: Tensor, time: Tensor) -> Tensor:
         """The velocity that leads from the noisy latents to the clean ones: (x_t - x_0) / t (arXiv:2511.13720)."""
         t = rearrange(time, "b -> b 1 1 1 1") if time.ndim == 1 else rearrange(time, "b f -> b 1 f 1 1")
-        return (noisy[:, : self.config.out_channels] - clean) / t.clamp_min(_LEAST_TIME)
+        return (noisy[:, : self.config.out_channels] - clean) / t.clamp_min(LEAST_TIME)
 
     def prepare(
         self,

@@ -33,17 +33,17 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.net = _network(config)
-        self._tokenizer = _tokenizer(config, tokenizer_dir)
+        self.tokenizer = _tokenizer(config, tokenizer_dir)
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Bool[Tensor, "b l"]]:
         """Token ids and mask, cut at ``max_tokens``. `num_tokens` tells whether a prompt is cut."""
-        batch = self._tokenizer(
+        batch = self.tokenizer(
             prompts, padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
         )
         return batch["input_ids"], batch["attention_mask"].bool()
 
     def num_tokens(self, prompt: str) -> int:
-        return len(self._tokenizer(prompt)["input_ids"])
+        return len(self.tokenizer(prompt)["input_ids"])
 
     def forward(self, ids: Tensor, mask: Bool[Tensor, "b l"]) -> TextStates:
         states = self.net(input_ids=ids, attention_mask=mask.long()).last_hidden_state
