@@ -77,8 +77,8 @@ class Chunker(VerbReader):
         ):
             position += 1
         token = self._at(position)
-        if token is None or not token.has(*SCENE):
-            return None
+        if token is None or not token.has(*SCENE) or (token.has("verb") and token.form in ("ed", "en", "ing")):
+            return None  # "parked" is no park
         if token.has("material", "thing") and self._continues_noun(position + 1):
             return None  # "a wood ball"
         if token.has("material") and not (self._last() in ("path", "relation") or position > start):
@@ -327,7 +327,7 @@ class Chunker(VerbReader):
         """ "an orange rolls" is a fruit, "an orange cube", "is orange" a colour; "a glass" is one, too."""
         return (
             bool(noun.determiner or noun.count)
-            and not noun.attributes
+            and (not noun.attributes or (token.has("color") and any(kind == "color" for kind, _ in noun.attributes)))
             and not self._continues_noun(position + 1)
             and not self._joint_follows(position + 1)
         )

@@ -8,7 +8,7 @@ from kling.prompt.verbs_en import Chunk
 
 # What a thing does, when it is no camera that does it.
 _OWN = {"follow": "move", "orbit": "move", "pan": "spin", "dolly in": "move", "dolly out": "move",
-        "crane up": "change", "crane down": "change"}  # fmt: skip
+        "crane up": "change", "crane down": "change", "zoom": "dash"}  # fmt: skip
 
 
 @dataclass

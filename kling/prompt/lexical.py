@@ -76,6 +76,9 @@ _MEASURE = re.compile(
 _A_SECOND = {"length_m": "speed_m_s", "angle_deg": "turn_deg_s"}
 _CLAUSE_ENDS = {"...": ".", "…": ".", "!": ".", "?": ".", ";": ".", "\n": ".", "—": ",", "–": ",", "(": ",", ")": ","}
 _SHORT = re.compile(r"\b(?<=[a-z])'(d|ll)\b", re.IGNORECASE)  # "I'd", "you'll"
+_ABBREVIATED = re.compile(r"\b(vs|approx|incl|resp)\.", re.IGNORECASE)  # no end of a sentence
+_WITH = re.compile(r"\bw/(?=\s)", re.IGNORECASE)
+_STRETCHED = re.compile(r"([a-z])\1{2,}")  # "huuuge"
 _CONTRACTIONS = re.compile(r"\b(do|does|did|is|are|was|were|wo|ca|would|should|could)n['’]?t\b", re.IGNORECASE)
 
 
@@ -185,6 +188,15 @@ def corrected(word: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+@lru_cache(maxsize=4096)
+def _unstretched(word: str) -> str | None:
+    """The known word of which some letter was held ("huuuge", "sloooow"), else None."""
+    if not _STRETCHED.search(word):
+        return None
+    options = (_STRETCHED.sub(r"\1", word), _STRETCHED.sub(r"\1\1", word))
+    return next((option for option in options if lemma(option)[0] in _single_words()), None)
+
+
 def _slip(word: str, known: str) -> bool:
     if word[0] != known[0] or len(known) < 4:
         return False
@@ -204,6 +216,7 @@ def read_english(prompt: str, *, plain: bool = False) -> Lexical:
     text = unicodedata.normalize("NFKC", prompt).replace("’", "'")
     text = _SHORT.sub(lambda m: {"d": " would", "ll": " will"}[m[1].lower()], text)
     text = _CONTRACTIONS.sub(lambda m: {"wo": "will", "ca": "can"}.get(m[1].lower(), m[1]) + " not", text)
+    text = _WITH.sub("with", _ABBREVIATED.sub(r"\1", text))
     if plain:
         words = _split(text)
         return Lexical(language="en", tokens=tuple(_plain_token(w) for w in words))
@@ -279,7 +292,7 @@ def _lemmatised(word: Token, doubts: list[str]) -> Token:
     if word.form == "punct":
         return word
     text = word.text
-    right = corrected(text)
+    right = _unstretched(text) or corrected(text)
     if right is not None:
         doubts.append(f'read "{text}" as "{right}"')
         text = right

@@ -81,7 +81,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "determiner": {
         "a": "a|an|another",
-        "the": "the|this|that|these|those|its|their|said",
+        "the": "the|this|that|these|those|its|their|said|my|your|our|his|her|teh|ur",
         "all": "all|all of|every|each",
     },
     "pronoun": {
@@ -95,7 +95,7 @@ WORDS: dict[str, dict[str, str]] = {
         "|all the others|all the rest|the rest of them",
         "other": "the other|the other one|another one",
         "one": "one",
-        "somebody": "somebody|someone|i|we|you|me|us|person|people|hand|nobody|no one|anyone|player|who|viewer",
+        "somebody": "somebody|someone|i|we|you|u|me|us|person|people|hand|nobody|no one|anyone|player|who|viewer",
         "nothing": "nothing|nothing else",
         "neither": "neither",
     },
@@ -104,7 +104,7 @@ WORDS: dict[str, dict[str, str]] = {
         "|go back down"
         "|drop back|fall down again|fall again|fall|drop|plummet|plunge|descend|fall down|drop down|come down"
         "|fall freely|free fall",
-        "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob",
+        "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob|boing|boing boing|go boing|go boing boing|bounce along",
         "roll": "roll|trundle|roll along",
         "slide": "slide|glide|skid|slip|slide to a stop|skate|slide to a halt|slither",
         "throw": "throw|toss|fling|hurl|launch|lob|pitch|shoot into|fly|soar|catapult",
@@ -116,7 +116,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|fall on its side|fall onto its side|fall to its side|fall to the side|lose its balance|lose balance"
         "|go over",
         "collide": "collide|hit|strike|crash|slam|smash|bump|bang|ram|run into|smack|nudge|tap|impact|bash"
-        "|meet|knock into|make contact|touch|brush against|crash land",
+        "|meet|knock into|make contact|touch|brush against|crash land|bonk|clonk|thump|thwack|whack|plow into"
+        "|plough into|barge into",
         "knock": "knock|bat|knock away|knock aside",
         "land": "land|touch down|come down on|hit the ground|hit the floor|strike the ground|reach the ground"
         "|reach the floor|strike the floor",
@@ -131,14 +132,15 @@ WORDS: dict[str, dict[str, str]] = {
         "move": "walk|run|crawl|march|gallop|trot|stroll|jog|move|travel|go|drive|come|head|proceed|advance|cruise"
         "|move along|wander|drift",
         "pass": "pass|overtake|pass by|cross|enter|leave|outrun|go past",
-        "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot",
+        "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot|whoosh|go whoosh|go vroom"
+        "|vroom|bolt|zoom off|sprint",
         "push": "push|kick|shove|flick|pull|drag",
         "make": "hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
         "|imagine|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set"
         "|position|locate|arrange|find|line up|capture|need|reveal|frame",
         "be": "be|exist|happen|occur|take place",
         "change": "slows|slows down|slow down|speed up|accelerate|decelerate|lose speed|gain speed|pick up speed"
-        "|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake|vibrate",
+        "|stick|stick together|merge|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake|vibrate",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
     },
@@ -215,9 +217,9 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "speed": {
         "slow": "slow|slowly|gently|lazily|gentle|leisurely|unhurriedly|gradually|at low speed|at a slow pace"
-        "|sluggishly|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow",
+        "|sluggishly|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow|sort of slow|slo|slow and steady",
         "fast": "fast|quick|quickly|rapidly|rapid|swift|swiftly|at high speed|at great speed|speedily|faster|whip"
-        "|at full speed|speedy|with speed|speeding|at a high speed|hard|briskly|at speed|abruptly",
+        "|at full speed|speedy|with speed|speeding|at a high speed|hard|briskly|at speed|abruptly|crash zoom|super fast|lightning fast|at top speed|in a flash",
     },
     "order": {
         "then": "then|and then|next|afterwards|afterward|after that|subsequently|later|after which|finally|at last"
@@ -232,7 +234,7 @@ WORDS: dict[str, dict[str, str]] = {
         "before": "before|until|till",
     },
     "relative": {"which": "which|that|who|whose", "how": "how|where|in which|so that"},
-    "conjunction": {"and": "and|&|+|plus|as well as|along with|together with", "but": "but|yet|however|or|nor|so|just"},
+    "conjunction": {"and": "and|&|+|plus|as well as|along with|together with|vs|versus", "but": "but|yet|however|or|nor|so|just"},
     "negation": {
         "not": "not|never|almost|nearly|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than"
         "|instead of",
@@ -301,7 +303,7 @@ WORDS: dict[str, dict[str, str]] = {
         "dusk": "dusk|sunset|twilight|golden hour|evening|evening light|late evening|at sundown|sundown|dusk light"
         "|evening sun|the sun sets|sun set|sun sets|sun go down|sun goes down|setting sun|sunset light"
         "|the light of dusk|nightfall|dusky light|light of dusk"
-        "|dim evening light|blue hour|gloaming|warm evening light|golden hour light|setting sun light",
+        "|dim evening light|magic hour|blue hour|gloaming|warm evening light|golden hour light|setting sun light",
     },
     "gravity": {
         "moon": "lunar gravity|moon gravity|low gravity|gravity of the moon|lunar surface|moon surface|reduced gravity",
@@ -335,7 +337,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image"
+        "": "nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w|cheers"
+        "|something like|product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image"
         "|view|there|here"
         "|background|floor|ground|surface|air|style|look|animation|movie|film|of|kind|very|really|quite|bright"
         "|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even|second"
@@ -365,7 +368,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|transparent|translucent|opaque|young|free|medium sized|medium size",
     },
     "abstract": {
-        "": "time|times|twice|once|once more|again|middle|center|centre|line"
+        "": "physics sandbox|physics playground|physics demo|physics test|physics engine|physics simulation|simulation"
+        "|demo|test|level|scenario|time|times|twice|once|once more|again|middle|center|centre|line"
         "|row|in a row|in a line|several times|many times|a few times|three times|two times|depth|diameter|radius"
         "|weight|mass|width|length|field of view"
         "|depth of field|close up|closeup|focus|angle|low angle|high angle|handheld|time lapse|feel|atmosphere|mood"
