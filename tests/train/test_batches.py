@@ -102,7 +102,7 @@ def test_what_is_dropped_and_given(split, dataset, small):
         text_dropout=1, control_dropout=1, chunk_share=1, chunk_frames=(2,), first_frame_share=1
     )
     drawn = draw(batch, everything, seed=0, shift=3.0)
-    assert not drawn.controls.objects.any() and not drawn.controls.camera.any()
+    assert not drawn.controls.objects.any() and not drawn.controls.camera.any() and not drawn.controls.floor.any()
     assert drawn.text_mask.sum(dim=1).tolist() == [len(batch.empty_text)] * len(batch.places)
     assert torch.equal(drawn.text[0, : len(batch.empty_text)], batch.empty_text)
     assert not drawn.time[:, 0].any() and not drawn.weight[:, 0].any()
@@ -126,8 +126,9 @@ def test_what_is_dropped_and_given(split, dataset, small):
 def test_control_follows_the_clip(split):
     """Clips with a plan have painted objects, and others have not."""
     bucket = split.buckets[0]
-    painted = np.array([bucket.objects[row].any() for row in bucket.rows])
+    painted = np.array([bucket.controls["objects"][row].any() for row in bucket.rows])
     assert 0 < painted.sum() < len(painted)
+    assert np.array_equal(painted, np.array([bucket.controls["floor"][row].any() for row in bucket.rows]))
     assert np.array_equal(painted, np.array([bucket.phrases[row].any() for row in bucket.rows]))
 
 
