@@ -173,14 +173,13 @@ class FloorWaves(nn.Module):
 
     def __init__(self, overtones: int):
         super().__init__()
-        numbers = torch.tensor(_wave_numbers(overtones), dtype=torch.float32).view(-1, 2)
-        self.register_buffer("numbers", numbers, persistent=False)
+        self.numbers = _wave_numbers(overtones)  # no buffer: a model may be made without storage (ZeRO-3)
 
     def forward(self, floor: Float[Tensor, "b q f h w"]) -> Float[Tensor, "b c f h w"]:
         """In fp32, whatever the model's type: phases are fine."""
-        assert isinstance(self.numbers, Tensor)
         points = rearrange(floor.float(), "b (p n) f h w -> b p n 1 f h w", n=FLOOR_NUMBERS)
-        number = (2 * math.pi / TILE_M) * self.numbers.float()[:, :, None, None, None]  # radians a metre; wave 2 1 1 1
+        number = torch.tensor(self.numbers, dtype=torch.float32, device=floor.device)
+        number = (2 * math.pi / TILE_M) * number.view(-1, 2, 1, 1, 1)  # radians a metre
         x, y, x_right, y_right, x_down, y_down = points.unbind(dim=2)  # b p 1 f h w
         phase = x * number[:, 0] + y * number[:, 1]  # b p wave f h w
         right, down = x_right * number[:, 0] + y_right * number[:, 1], x_down * number[:, 0] + y_down * number[:, 1]

@@ -234,7 +234,10 @@ WORDS: dict[str, dict[str, str]] = {
         "before": "before|until|till",
     },
     "relative": {"which": "which|that|who|whose", "how": "how|where|in which|so that"},
-    "conjunction": {"and": "and|&|+|plus|as well as|along with|together with|vs|versus", "but": "but|yet|however|or|nor|so|just"},
+    "conjunction": {
+        "and": "and|&|+|plus|as well as|along with|together with|vs|versus",
+        "but": "but|yet|however|or|nor|so|just",
+    },
     "negation": {
         "not": "not|never|almost|nearly|n't|neither|nor|don't|doesn't|isn't|aren't|won't|didn't|cannot|rather than"
         "|instead of",

@@ -306,5 +306,5 @@ def test_waves_are_the_pattern_of_a_floor():
     points[:, :, 2] = 3.0  # 3 m to the right: waves in x are gone, those in y stay
     faded = controls.FloorWaves(3)(torch.from_numpy(spread))
     faded = rearrange(faded, "b (p n part) f h w -> n (b p part f h w)", p=16, part=2).abs().amax(dim=1)
-    numbers = controls.FloorWaves(3).numbers
+    numbers = torch.tensor(controls.FloorWaves(3).numbers)
     assert (faded[numbers[:, 0] == 0] > 0.9).all() and (faded[numbers[:, 0] >= 2] < 0.05).all()
