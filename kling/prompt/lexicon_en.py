@@ -104,7 +104,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|go back down"
         "|drop back|fall down again|fall again|fall|drop|plummet|plunge|descend|fall down|drop down|come down"
         "|fall freely|free fall",
-        "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob|boing|boing boing|go boing|go boing boing|bounce along",
+        "bounce": "bounce|rebound|hop|ricochet|bounce up and down|bounce back|bob|boing|boing boing|go boing"
+        "|go boing boing|bounce along",
         "roll": "roll|trundle|roll along",
         "slide": "slide|glide|skid|slip|slide to a stop|skate|slide to a halt|slither",
         "throw": "throw|toss|fling|hurl|launch|lob|pitch|shoot into|fly|soar|catapult",
@@ -132,7 +133,8 @@ WORDS: dict[str, dict[str, str]] = {
         "move": "walk|run|crawl|march|gallop|trot|stroll|jog|move|travel|go|drive|come|head|proceed|advance|cruise"
         "|move along|wander|drift",
         "pass": "pass|overtake|pass by|cross|enter|leave|outrun|go past",
-        "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot|whoosh|go whoosh|go vroom"
+        "dash": "race|speed|dash|zip|rush|hurtle|dart|whiz|zoom past|streak|blast|charge|shoot|whoosh|go whoosh"
+        "|go vroom"
         "|vroom|bolt|zoom off|sprint",
         "push": "push|kick|shove|flick|pull|drag",
         "make": "hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
@@ -140,7 +142,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|position|locate|arrange|find|line up|capture|need|reveal|frame",
         "be": "be|exist|happen|occur|take place",
         "change": "slows|slows down|slow down|speed up|accelerate|decelerate|lose speed|gain speed|pick up speed"
-        "|stick|stick together|merge|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake|vibrate",
+        "|stick|stick together|merge|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake"
+        "|vibrate",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
     },
@@ -217,9 +220,11 @@ WORDS: dict[str, dict[str, str]] = {
     },
     "speed": {
         "slow": "slow|slowly|gently|lazily|gentle|leisurely|unhurriedly|gradually|at low speed|at a slow pace"
-        "|sluggishly|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow|sort of slow|slo|slow and steady",
+        "|sluggishly|subtle|softly|slower|at a low speed|in a slow manner|gradual|smooth and slow|sort of slow|slo"
+        "|slow and steady",
         "fast": "fast|quick|quickly|rapidly|rapid|swift|swiftly|at high speed|at great speed|speedily|faster|whip"
-        "|at full speed|speedy|with speed|speeding|at a high speed|hard|briskly|at speed|abruptly|crash zoom|super fast|lightning fast|at top speed|in a flash",
+        "|at full speed|speedy|with speed|speeding|at a high speed|hard|briskly|at speed|abruptly|crash zoom"
+        "|super fast|lightning fast|at top speed|in a flash",
     },
     "order": {
         "then": "then|and then|next|afterwards|afterward|after that|subsequently|later|after which|finally|at last"
@@ -340,8 +345,10 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w|cheers"
-        "|something like|product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please|picture|image"
+        "": "nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w"
+        "|cheers"
+        "|something like|product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please"
+        "|picture|image"
         "|view|there|here"
         "|background|floor|ground|surface|air|style|look|animation|movie|film|of|kind|very|really|quite|bright"
         "|brightly|just|only|simply|slightly|some point|perfectly|completely|totally|now|well|also|too|even|second"
