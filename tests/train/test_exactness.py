@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -58,5 +59,7 @@ def test_muon_on_any_ranks_gives_the_same_losses(curves, name: str):
 
 @pytest.mark.parametrize("name", ["1", "muon, 1"])
 def test_the_loss_falls(curves, name: str):
-    values = list(curves[name].values())
-    assert sum(values[-10:]) < 0.97 * sum(values[:10])  # random latents: only their scale can be learned
+    """Random latents: only their scale can be learned, some hundredths in so few steps; far more than chance."""
+    first, last = (np.array(list(curves[name].values()))[part] for part in (slice(0, 10), slice(-10, None)))
+    chance = np.sqrt((first.var(ddof=1) + last.var(ddof=1)) / 10)  # the standard error of the difference
+    assert first.mean() - last.mean() > 4 * chance
