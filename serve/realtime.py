@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
 from torch import Tensor
 
 from kling.diffusion.guidance import combine
 from kling.diffusion.streaming import chunk_sizes, roll_out
 from kling.diffusion.times import sampling_times
 from kling.model.attention import Memory
-from kling.model.controls import Controls
+from kling.model.controls import FLOOR_NUMBERS, Controls
 from kling.model.dit import Context, DiT
 from kling.model.parallel import ParallelDiT
 from kling.model.text import TextStates
@@ -253,5 +254,19 @@ def _resized(controls: Controls | None, start: int, height: int, width: int, fir
             shape = (*x.shape[:-2], height, width)
             flat = F.interpolate(x.flatten(0, -4), (height, width), mode="area")  # frames stand where channels would
             x = flat.view(shape) * (factor if entry.name == "flow" else 1.0)  # cells a latent frame
+        if x is not None and entry.name == "floor":
+            x = _resized_floor(x[:, :, start:], height, width)
         made[entry.name] = x
     return Controls(**{**made, "first_frame": first, "last_frame": None})
+
+
+def _resized_floor(floor: Tensor, height: int, width: int) -> Tensor:
+    """Points of the floor on another grid: each takes the nearest one's place (places repeat with the tile, so there is
+    no mean of two), and spans as much more as cells are larger."""
+    frames = floor.shape[2]
+    points = rearrange(floor, "b (s i j n) f h w -> (b s) (n f) (h i) (w j)", i=2, j=2, n=FLOOR_NUMBERS)
+    wide, high = floor.shape[4] / width, floor.shape[3] / height
+    points = F.interpolate(points, (2 * height, 2 * width), mode="nearest-exact")
+    points = rearrange(points, "(b s) (n f) (h i) (w j) -> b (s i j) n f h w", b=len(floor), f=frames, i=2, j=2)
+    larger = points.new_tensor([1, 1, wide, wide, high, high]).view(FLOOR_NUMBERS, 1, 1, 1)
+    return (points * larger).flatten(1, 2)

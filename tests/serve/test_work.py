@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as processes
+from einops import rearrange
 from PIL import Image
 
+from kling.camera.rays import floor_points
 from kling.pipeline import Generation, build
 from kling.schema import GenerateRequest, VideoConfig
 from serve.admission import NOMINAL, Admission
@@ -23,6 +25,7 @@ from serve.orders import Order, OrderedMove
 from serve.pace import MIN_STEPS, Pacer
 from serve.pictures import fitted
 from serve.ranks import Job, RankSettings
+from serve.realtime import _resized_floor
 from serve.work import Denoiser
 
 pytestmark = pytest.mark.timeout(600)
@@ -181,6 +184,23 @@ def test_a_pace_that_cannot_be_held_makes_the_rest_smaller(shop: Workshop):
     assert [p["num_steps"] for p in made.pace] == [MIN_STEPS] * 5
     widths = [p["width_px"] for p in made.pace]
     assert widths[0] == 128 and widths[-1] < 128 and widths == sorted(widths, reverse=True)
+
+
+def test_the_floor_on_a_smaller_grid_is_the_floor_there():
+    """As if it had been painted on that grid, to within half a cell of it."""
+    camera = np.array([[[1, 0, 0, 0], [0, -0.4, 0.9165, -4], [0, -0.9165, -0.4, 2], [0, 0, 0, 1]]])
+
+    def painted(cells: int) -> torch.Tensor:
+        points = floor_points(camera, np.array([50.0]), height=2 * cells, width=2 * cells, aspect=1.0)
+        points = rearrange(torch.from_numpy(points).float(), "f (h i) (w j) n -> 1 (i j n) f h w", i=2, j=2)
+        return points.repeat(1, 4, 1, 1, 1)
+
+    made, wanted = _resized_floor(painted(16), 8, 8), painted(8)
+    assert made.shape == wanted.shape
+    near = wanted[0, 2::6, 0, 4:].abs() < 1  # rows well below the horizon
+    for number, error in enumerate((made - wanted)[0].view(16, 6, 8, 8).unbind(dim=1)):
+        allowed = 0.6 * wanted[0, (2, 5, 2, 5, 2, 5)[number] :: 6, 0, 4:].abs().amax() + 0.05
+        assert error[:, 4:][near].abs().max() < allowed
 
 
 def test_a_pacer_uses_what_time_there_is():
