@@ -21,11 +21,12 @@ from kling.diffusion.guidance import combine
 from kling.diffusion.streaming import chunk_sizes, roll_out
 from kling.diffusion.times import sampling_times
 from kling.model.attention import Memory
-from kling.model.controls import FLOOR_NUMBERS, Controls
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, Controls
 from kling.model.dit import Context, DiT
 from kling.model.parallel import ParallelDiT
 from kling.model.text import TextStates
 from kling.pipeline import Job, Pipeline
+from kling.scene.control import BOX_MAPS, FLOOR_CELLS, STRIDE_FRAMES
 from kling.shapes import Latents
 
 from .admission import next_smaller
@@ -245,28 +246,38 @@ def _saved(media: Media) -> list[Chunk]:
 
 def _resized(controls: Controls | None, start: int, height: int, width: int, first: Latents) -> Controls:
     """The controls from a latent frame on, on another grid."""
-    made = {}
+    made: dict[str, Tensor | None] = {"first_frame": first, "last_frame": None}
     for entry in fields(Controls):
         x = getattr(controls, entry.name) if controls is not None else None
-        if x is not None and entry.name in ("camera", "flow", "objects"):
-            x = x[..., start:, :, :]
-            factor = width / x.shape[-1]
-            shape = (*x.shape[:-2], height, width)
-            flat = F.interpolate(x.flatten(0, -4), (height, width), mode="area")  # frames stand where channels would
-            x = flat.view(shape) * (factor if entry.name == "flow" else 1.0)  # cells a latent frame
-        if x is not None and entry.name == "floor":
-            x = _resized_floor(x[:, :, start:], height, width)
+        if entry.name in made or x is None:
+            continue
         made[entry.name] = x
-    return Controls(**{**made, "first_frame": first, "last_frame": None})
+        if x.ndim < 5:  # phrases and the rate are of no place
+            continue
+        x = x[..., start:, :, :]
+        right, down = x.shape[-1] / width, x.shape[-2] / height  # cells that become one
+        if entry.name == "floor":
+            # The nearest point's place, since places repeat with the tile; and points span as much more.
+            points = _regrid(x, height, width, parts=FLOOR_CELLS, numbers=FLOOR_NUMBERS, mode="nearest-exact")
+            wider = x.new_tensor([1, 1, right, right, down, down]).repeat(FLOOR_POINTS)
+            made[entry.name] = points * wider.view(-1, 1, 1, 1)
+        elif entry.name == "objects":
+            boxes, outlines = x.flatten(0, 1)[:, :BOX_MAPS], x.flatten(0, 1)[:, BOX_MAPS:]
+            parts = math.isqrt(outlines.shape[1] // STRIDE_FRAMES)
+            maps = [_regrid(boxes, height, width)]
+            if parts:
+                maps.append(_regrid(outlines, height, width, parts=parts))
+            made[entry.name] = torch.cat(maps, dim=1).unflatten(0, x.shape[:2])
+        else:
+            made[entry.name] = _regrid(x, height, width)
+            if entry.name == "flow":  # counted in cells
+                made[entry.name] = made[entry.name] / x.new_tensor([right, down]).view(2, 1, 1, 1)
+    return Controls(**made)
 
 
-def _resized_floor(floor: Tensor, height: int, width: int) -> Tensor:
-    """Points of the floor on another grid: each takes the nearest one's place (places repeat with the tile, so there is
-    no mean of two), and spans as much more as cells are larger."""
-    frames = floor.shape[2]
-    points = rearrange(floor, "b (s i j n) f h w -> (b s) (n f) (h i) (w j)", i=2, j=2, n=FLOOR_NUMBERS)
-    wide, high = floor.shape[4] / width, floor.shape[3] / height
-    points = F.interpolate(points, (2 * height, 2 * width), mode="nearest-exact")
-    points = rearrange(points, "(b s) (n f) (h i) (w j) -> b (s i j) n f h w", b=len(floor), f=frames, i=2, j=2)
-    larger = points.new_tensor([1, 1, wide, wide, high, high]).view(FLOOR_NUMBERS, 1, 1, 1)
-    return (points * larger).flatten(1, 2)
+def _regrid(x: Tensor, height: int, width: int, *, parts: int = 1, numbers: int = 1, mode: str = "area") -> Tensor:
+    """b (s i j n) f h w on another grid, where i j are parts of a cell: each stays where it is in the picture."""
+    b, _, f, _, _ = x.shape
+    fine = rearrange(x, "b (s i j n) f h w -> (b s) (n f) (h i) (w j)", i=parts, j=parts, n=numbers)
+    fine = F.interpolate(fine, (height * parts, width * parts), mode=mode)
+    return rearrange(fine, "(b s) (n f) (h i) (w j) -> b (s i j n) f h w", b=b, f=f, i=parts, j=parts)

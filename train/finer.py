@@ -77,6 +77,7 @@ def refined(coarse: DiT, preset: Preset, where: str = "") -> DiT:
 
 
 _TOLD = ("outline_cells", "floor_waves")
+_MAPS = "controls.tokens.maps.weight"
 
 
 def _told_as_much(coarse: DiT, wanted: DiTConfig) -> DiT:
@@ -94,9 +95,6 @@ def _told_as_much(coarse: DiT, wanted: DiTConfig) -> DiT:
             state[name][:, : known.shape[1]] = known
     wider.load_state_dict(state)
     return wider
-
-
-_MAPS = "controls.tokens.maps.weight"
 
 
 def _refined(name: str, tensor: Tensor, shape: tuple[int, ...], cells: int) -> Tensor:

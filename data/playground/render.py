@@ -11,12 +11,12 @@ import numpy as np
 
 from data.playground import stage
 from kling.errors import ConfigError
+from kling.scene.control import TILE_M
 from kling.scene.plan import PlannedObject, ScenePlan, SceneTrack
 from kling.shapes import Frames
 
 _ROPE_RADIUS_M = 0.012
 _FLOOR_M = 30.0
-_TILE_M = 4.0  # kling.scene.control says places on the floor within it
 _SKIES = [(setting, lighting) for setting in stage.SETTINGS for lighting in stage.LIGHTINGS]
 
 
@@ -196,7 +196,8 @@ def _assets(mujoco, width_px: int, height_px: int):
         _texture(mujoco, spec, f"sky/{setting}/{lighting}", mujoco.mjtTexture.mjTEXTURE_SKYBOX, pixels)
     for setting in stage.SETTINGS:
         _texture(mujoco, spec, f"floor/{setting}", mujoco.mjtTexture.mjTEXTURE_2D, stage.floor_texture(setting))
-        _material(mujoco, spec, f"floor/{setting}", texrepeat=[2 / _TILE_M, 2 / _TILE_M], texuniform=True)
+        # MuJoCo counts repeats in half of a length.
+        _material(mujoco, spec, f"floor/{setting}", texrepeat=[2 / TILE_M, 2 / TILE_M], texuniform=True)
     for name in sorted({surface.texture for surface in stage.SURFACES.values()}):
         _texture(mujoco, spec, name, mujoco.mjtTexture.mjTEXTURE_CUBE, stage.object_texture(name))
         _material(mujoco, spec, name)

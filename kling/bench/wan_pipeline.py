@@ -78,8 +78,7 @@ def tables(asked: PipelineRace) -> list[str]:
 
 def make_runners(ours: Pipeline, steps: int) -> dict[str, Callable[[], Any]]:
     """Each makes the clip of `_PROMPT` from text alone."""
-    job = Generation(prompt=_PROMPT, num_steps=steps, sampler="euler", use_plan=False, seed=0)
-    job = ours.resolve(job)
+    job = ours.resolve(Generation(prompt=_PROMPT, num_steps=steps, sampler="euler", use_plan=False))
     theirs = _wan_pipeline(ours, steps)
     noise = ours.prepare(job).noise
 
@@ -103,7 +102,7 @@ def make_runners(ours: Pipeline, steps: int) -> dict[str, Callable[[], Any]]:
             return to_uint8(theirs.vae.decode(ours.vae.denormalise(latents)).sample)
 
     return {
-        "kling": lambda: ours.generate(replace(job, plan=None)),
+        "kling": lambda: ours.generate(job),
         "diffusers": lambda: diffusers(padded=False),
         "diffusers, padded": lambda: diffusers(padded=True),
     }

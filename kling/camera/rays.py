@@ -67,25 +67,22 @@ def floor_points(
         (x, y, dx to the right, dy to the right, dx downwards, dy downwards): the last four are what one cell of the
         picture spans on the floor. Where no floor is, x = y = 0 and cells span 60 m.
     """
-    turn, eye = camera_to_world[:, :3, :3], camera_to_world[:, :3, 3]
-    lines = pixel_rays(fov_y_deg, height, width, aspect)
-    ray = np.einsum("fij,fhwj->fhwi", turn, lines)
+    turn, eye = camera_to_world[:, None, None, :3, :3], camera_to_world[:, None, None, :3, 3]
+    rays = pixel_rays(fov_y_deg, height, width, aspect)
+    depth = floor_depth(camera_to_world, rays)[..., None]
+    meets = depth < _FAR_M
+    ray = np.einsum("fij,fhwj->fhwi", camera_to_world[:, :3, :3], rays)
+    fall = np.where(meets, ray[..., 2:], 1.0)
     span = 1 / poses.focal(fov_y_deg)[:, None, None, None]  # of a picture's height, at depth 1
-    right = turn[:, None, None, :, 0] * span * aspect / width
-    down = turn[:, None, None, :, 1] * span / height
-    up = eye[:, None, None, 2]
-    meets = ray[..., 2] * np.sign(up) < -1e-6
-    fall = np.where(meets, ray[..., 2], -1.0)
-    depth = (-up / fall)[..., None]
-    spot = eye[:, None, None] + ray * depth
 
     def moved(change: np.ndarray) -> np.ndarray:
-        return (depth * (change - ray * (change[..., 2] / fall)[..., None]))[..., :2]
+        """How far on the floor a ray goes that is changed so: its point moves with it, and farther or nearer."""
+        return (depth * (change - ray * change[..., 2:] / fall))[..., :2]
 
-    found = np.concatenate([spot[..., :2], moved(right), moved(down)], axis=-1)
-    nowhere = np.array([0.0, 0.0, _FAR_M, 0.0, 0.0, _FAR_M])
-    near = meets & (np.abs(found[..., 2:]).max(axis=-1) < _FAR_M)
-    return np.where(near[..., None], found, nowhere)
+    right, down = turn[..., 0] * span * aspect / width, turn[..., 1] * span / height
+    found = np.concatenate([(eye + ray * depth)[..., :2], moved(right), moved(down)], axis=-1)
+    near = meets & (np.abs(found[..., 2:]).max(axis=-1, keepdims=True) < _FAR_M)
+    return np.where(near, found, [0.0, 0.0, _FAR_M, 0.0, 0.0, _FAR_M])
 
 
 def camera_flow(

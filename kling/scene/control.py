@@ -19,7 +19,7 @@ from jaxtyping import Float
 from kling.camera import rays
 from kling.errors import ConfigError
 from kling.scene.plan import CameraTrack, Environment, ObjectTrack, PlannedObject, ScenePlan, SceneTrack
-from kling.scene.simulate import filled, project
+from kling.scene.simulate import nearest_first, project
 
 STRIDE_FRAMES = 4  # frames a latent frame stands for, after the first
 BOX_MAPS = STRIDE_FRAMES + 2  # occupancy of each frame, nearness, visibility
@@ -214,12 +214,8 @@ def _outlines(
     fine = size[0] * _FINER, size[1] * _FINER
     seen = np.zeros((len(items), len(fov), *fine), bool)
     for frame in range(len(fov)):
-        hidden = np.zeros(fine, bool)
-        for k in sorted(range(len(items)), key=lambda k: views[k][frame].depth_m):
-            hull = views[k][frame].hull
-            if hull is not None:
-                mask = filled(hull, fine)
-                seen[k, frame], hidden = mask & ~hidden, hidden | mask
+        for k, _, share in nearest_first([view[frame] for view in views], fine):
+            seen[k, frame] = share
     return reduce(seen.astype(np.float32), "k f (h i) (w j) -> k f h w", "mean", i=_FINER, j=_FINER)
 
 

@@ -5,7 +5,7 @@ picture is the convex hull of a few projected points, and who hides whom follows
 never rendered (inference) and a clip that is (training) get the same numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,27 +152,28 @@ def project(item: PlannedObject, position, quaternion, pose, fov_y_deg, aspect: 
     ]
 
 
-def filled(hull: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The outline filled, in a picture of this size (height, width): bool."""
-    # Coordinates of fillConvexPoly count from pixel centres, here in sixteenths. Far outside they would overflow.
-    corners = np.clip((hull * size[::-1] - 0.5) * 16, -(2**24), 2**24).round().astype(np.int32)
-    return cv2.fillConvexPoly(np.zeros(size, np.uint8), corners, 1, shift=4).astype(bool)
+def nearest_first(views: list[View], size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Which object, its outline filled in a picture of this size (height, width), and what of it no nearer one hides;
+    what is behind the camera is left out."""
+    hidden = np.zeros(size, bool)
+    for k in sorted(range(len(views)), key=lambda k: views[k].depth_m):
+        hull = views[k].hull
+        if hull is None:
+            continue
+        # Coordinates of fillConvexPoly count from pixel centres, here in sixteenths. Far outside they would overflow.
+        corners = np.clip((hull * size[::-1] - 0.5) * 16, -(2**24), 2**24).round().astype(np.int32)
+        mask = cv2.fillConvexPoly(np.zeros(size, np.uint8), corners, 1, shift=4).astype(bool)
+        yield k, mask, mask & ~hidden
+        hidden |= mask
 
 
 def _visible(views: list[View], aspect: float) -> list[float]:
     """Share of each object's outline that is inside the picture and not hidden by nearer objects."""
     size = _GRID_PX, max(1, round(_GRID_PX * aspect))
-    hidden = np.zeros(size, bool)
     shares = [0.0] * len(views)
-    for k in sorted(range(len(views)), key=lambda k: views[k].depth_m):
-        hull = views[k].hull
-        if hull is None:
-            continue
-        mask = filled(hull, size)
-        area = max(float(cv2.contourArea((hull * size[::-1]).astype(np.float32))), 1.0)
-        share = np.count_nonzero(mask & ~hidden) / max(area, float(np.count_nonzero(mask)))
-        shares[k] = round(min(share, 1.0), 3)
-        hidden |= mask
+    for k, mask, seen in nearest_first(views, size):
+        area = max(float(cv2.contourArea((views[k].hull * size[::-1]).astype(np.float32))), 1.0)
+        shares[k] = round(min(np.count_nonzero(seen) / max(area, float(np.count_nonzero(mask))), 1.0), 3)
     return shares
 
 

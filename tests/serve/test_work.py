@@ -14,8 +14,12 @@ import torch.multiprocessing as processes
 from einops import rearrange
 from PIL import Image
 
-from kling.camera.rays import floor_points
+from kling.conditioning import painted
+from kling.model.controls import TILE_M, Controls
 from kling.pipeline import Generation, build
+from kling.presets import get_preset
+from kling.scene.control import BOX_MAPS
+from kling.scene.direct import direct
 from kling.schema import GenerateRequest, VideoConfig
 from serve.admission import NOMINAL, Admission
 from serve.frames import FrameMaker
@@ -25,7 +29,7 @@ from serve.orders import Order, OrderedMove
 from serve.pace import MIN_STEPS, Pacer
 from serve.pictures import fitted
 from serve.ranks import Job, RankSettings
-from serve.realtime import _resized_floor
+from serve.realtime import _resized
 from serve.work import Denoiser
 
 pytestmark = pytest.mark.timeout(600)
@@ -186,21 +190,36 @@ def test_a_pace_that_cannot_be_held_makes_the_rest_smaller(shop: Workshop):
     assert widths[0] == 128 and widths[-1] < 128 and widths == sorted(widths, reverse=True)
 
 
-def test_the_floor_on_a_smaller_grid_is_the_floor_there():
-    """As if it had been painted on that grid, to within half a cell of it."""
-    camera = np.array([[[1, 0, 0, 0], [0, -0.4, 0.9165, -4], [0, -0.9165, -0.4, 2], [0, 0, 0, 1]]])
+@pytest.mark.parametrize("size", [(8, 8), (8, 16)], ids=["both halved", "height halved"])
+def test_controls_on_a_smaller_grid_are_as_if_painted_there(size: tuple[int, int]):
+    config = get_preset("tiny").dit
+    prompt = "a red cone and a small blue ball roll right while the camera orbits left"
+    scene = direct(prompt, seed=3, duration_s=2.0, fps=8.0)
+    phrases = torch.zeros(1, config.object_slots, config.text_dim)
 
-    def painted(cells: int) -> torch.Tensor:
-        points = floor_points(camera, np.array([50.0]), height=2 * cells, width=2 * cells, aspect=1.0)
-        points = rearrange(torch.from_numpy(points).float(), "f (h i) (w j) n -> 1 (i j n) f h w", i=2, j=2)
-        return points.repeat(1, 4, 1, 1, 1)
+    def controls(height: int, width: int) -> Controls:
+        arrays = painted(scene.plan, scene.track, config, grid=(5, height, width), aspect=1.0)
+        maps = {name: torch.from_numpy(getattr(arrays, name))[None] for name in ("camera", "flow", "floor", "objects")}
+        return Controls(**maps, phrases=phrases)
 
-    made, wanted = _resized_floor(painted(16), 8, 8), painted(8)
-    assert made.shape == wanted.shape
-    near = wanted[0, 2::6, 0, 4:].abs() < 1  # rows well below the horizon
-    for number, error in enumerate((made - wanted)[0].view(16, 6, 8, 8).unbind(dim=1)):
-        allowed = 0.6 * wanted[0, (2, 5, 2, 5, 2, 5)[number] :: 6, 0, 4:].abs().amax() + 0.05
-        assert error[:, 4:][near].abs().max() < allowed
+    first = torch.zeros(1, config.out_channels, 1, *size)
+    made, wanted = _resized(controls(16, 16), 2, *size, first), controls(*size)
+    assert made.objects is not None and wanted.objects is not None and made.floor is not None
+    assert torch.equal(made.phrases, phrases) and made.first_frame is first
+    boxes, outlines = (made.objects - wanted.objects[..., 2:, :, :]).abs().split([BOX_MAPS, 64], dim=2)
+    assert wanted.objects[0, :-1, BOX_MAPS:].max() > 0.9  # there is something to compare
+    assert boxes.max() < 1e-5  # shares of cells are shares of their halves together
+    assert outlines.max() < 0.3 and outlines.mean() < 0.002  # one is drawn in finer steps
+    assert (made.flow - wanted.flow[:, :, 2:]).abs().max() < 0.1 * wanted.flow.abs().max()
+
+    place, right, down = rearrange(made.floor, "b (p n) f h w -> n b p f h w", n=6).split(2)
+    true_place, true_right, true_down = rearrange(wanted.floor[:, :, 2:], "b (p n) f h w -> n b p f h w", n=6).split(2)
+    near = torch.cat([true_right, true_down]).abs().amax(dim=0) < 1.5  # well below the horizon
+    off = (place - true_place + TILE_M / 2) % TILE_M - TILE_M / 2
+    reach = (true_right.abs() + true_down.abs()) / 2  # half of what a point spans
+    assert near.float().mean() > 0.2 and (off.abs() <= 0.7 * reach)[:, near].all()
+    for mine, true in ((right, true_right), (down, true_down)):
+        assert ((mine - true).norm(dim=0) <= 0.3 * true.norm(dim=0))[near].all()
 
 
 def test_a_pacer_uses_what_time_there_is():
@@ -237,8 +256,6 @@ def test_a_pacer_is_steady_where_the_machine_is_not():
 
 
 def test_predictions_count_the_tokens_that_the_model_has():
-    from kling.presets import get_preset
-
     calibration, seconds = replace(NOMINAL, decode_px_s=0.0), []
     for patch in ((1, 2, 2), (1, 1, 1)):
         preset = get_preset("tiny")
@@ -248,8 +265,6 @@ def test_predictions_count_the_tokens_that_the_model_has():
 
 
 def test_admission_chooses_a_size_that_holds_the_pace():
-    from kling.presets import get_preset
-
     config = VideoConfig(resolution="256x256", realtime=True, target_ms_per_frame=60)
     made = Admission(preset=get_preset("tiny")).admit(GenerateRequest(prompt="x", config=config), NOMINAL)
     assert made.order.width_px < 256 and "60 ms" in made.adjustments[-1].reason
