@@ -6,17 +6,24 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
+from einops import rearrange
 
 from data.playground import captions_en, captions_ja, splits, stage, words_en, words_ja
 from data.playground.captions import captions
 from data.playground.clip import Format, make
 from data.playground.command import Options, command, render
+from data.playground.render import Renderer
 from data.playground.sample import DOERS, sample
 from data.playground.words import Words
+from kling.camera import moves
+from kling.camera.rays import floor_points
 from kling.errors import ConfigError, InputError
 from kling.media.video import read_frames
+from kling.model.controls import FloorWaves
 from kling.prompt.graph import ACTIONS, CAMERA_MOVES, COLORS, LIGHTINGS, MATERIALS, SETTINGS, SHAPES, SceneGraph
-from kling.scene.plan import Sidecar
+from kling.scene.plan import CameraKey, Environment, PlannedCamera, ScenePlan, Sidecar
+from kling.scene.simulate import simulate
 
 VAL = splits.SPLITS["val"]
 GRAMMARS = {"en": (captions_en, words_en), "ja": (captions_ja, words_ja)}
@@ -225,3 +232,32 @@ def test_rendering_spreads_over_ray(tmp_path, ray_cluster):
                 tmp_path / "here" / f"{name}.{end}"
             ).read_bytes()
     assert all(json.loads(path.read_text())["num_frames"] == 9 for path in (tmp_path / "ray").glob("*.json"))
+
+
+@pytest.mark.parametrize("setting", ["studio", "grass"])
+def test_floors_repeat_as_the_model_is_told(setting: str):
+    """Weights of the floor's waves that were fitted on one tile explain the picture of another, 10 m and 7 m away."""
+
+    def seen(x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
+        """The waves and a constant at each pixel (n c), and how light it is (n)."""
+        view = moves.View(position_m=(x, y - 2.5, 2.5), target_m=(x, y, 0.0))
+        keys = tuple(CameraKey(**dataclasses.asdict(key)) for key in moves.move_keys((), view, 0.125))
+        place = Environment(setting=setting, lighting="daylight")
+        plan = ScenePlan(camera=PlannedCamera(keys=keys), environment=place, duration_s=0.125, fps=8.0)
+        track = simulate(plan)
+        light = renderer.draw(plan, track)[:1, 32:].mean(axis=-1)  # the lower half: floor
+        camera = np.array(track.camera.camera_to_world)[:1], np.array(track.camera.fov_y_deg)[:1]
+        points = floor_points(*camera, height=64, width=64, aspect=1.0)[:, 32:]
+        waves = FloorWaves(6)(torch.from_numpy(rearrange(points, "f h w n -> 1 n f h w")))[0].flatten(1).T
+        return np.c_[waves.double().numpy(), np.ones(len(waves))], light.ravel()
+
+    renderer = Renderer(width_px=64, height_px=64)
+    try:
+        known = [seen(x, y) for x in range(4) for y in range(4)]
+        elsewhere, wanted = seen(10.3, 7.1)
+    finally:
+        renderer.close()
+    waves, light = (np.concatenate(parts) for parts in zip(*known, strict=True))
+    weights = np.linalg.solve(waves.T @ waves + np.eye(waves.shape[1]), waves.T @ light)
+    left = ((elsewhere @ weights - wanted) ** 2).mean() / wanted.var()
+    assert left < 0.4

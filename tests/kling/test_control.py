@@ -74,6 +74,7 @@ def test_what_is_painted_is_what_the_model_reads():
     assert made.objects.shape == (tiny.object_slots, tiny.object_maps, *GRID)
     assert made.floor.shape == (controls.FLOOR_POINTS * controls.FLOOR_NUMBERS, *GRID)
     assert control.TILE_M == controls.TILE_M
+    assert made.objects[0, control.BOX_MAPS :].any() and not made.objects[-1, control.BOX_MAPS :].any()
     without = painted(*scene(), replace(tiny, outline_cells=0, floor_waves=0), grid=GRID)
     assert without.floor is None and without.objects.shape[1] == control.BOX_MAPS
 
@@ -244,6 +245,13 @@ def test_an_outline_has_the_shape_of_its_object():
     assert full[0] > 0.85 and abs(full[1] - np.pi / 4) < 0.1
 
 
+def test_parts_of_a_cell_are_cells_of_a_finer_grid():
+    plan, track = put(placed("o1", "cone", (0.3, 0.0, 0.3)), placed("o2", "ball", (-0.5, 1.0, 0.3)))
+    fine = control.control_arrays(plan, track, grid=(5, 32, 32), outline_cells=1).objects[:-1, control.BOX_MAPS :]
+    fine = rearrange(fine, "k s f h w -> k (f s) h w")[:, 3:]
+    assert fine.max() == 1 and np.array_equal(outlined(plan, track), fine)
+
+
 def test_the_nearer_object_hides_the_farther_ones_outline():
     far, near = placed("o1", "cube", (0.0, 1.0, 0.3)), placed("o2", "ball", (0.1, -1.0, 0.3))
     both, alone = outlined(*put(far, near))[:, 8], outlined(*put(far))[0, 8]
@@ -275,9 +283,10 @@ def test_points_of_the_floor_are_where_the_camera_sees_them():
     grid = (np.arange(16) + 0.5) / 16
     np.testing.assert_allclose(x[floor], np.broadcast_to(grid, (16, 16))[floor], atol=1e-6)
     np.testing.assert_allclose(y[floor], np.broadcast_to(grid[:, None], (16, 16))[floor], atol=1e-6)
-    step = real[9, 10:, 1:, :2] - real[9, 10:, :-1, :2]
-    said = (real[9, 10:, 1:, 2:4] + real[9, 10:, :-1, 2:4]) / 2
-    np.testing.assert_allclose(step, said, rtol=0.1, atol=0.01)
+    near = real[9, 10:]
+    for said, stepped in ((near[..., 2:4], np.diff(near, axis=1)), (near[..., 4:6], np.diff(near, axis=0))):
+        between = (said[:, 1:] + said[:, :-1]) / 2 if stepped.shape[1] < 16 else (said[1:] + said[:-1]) / 2
+        np.testing.assert_allclose(stepped[..., :2], between, rtol=0.1, atol=0.01)
 
 
 def test_the_sky_is_no_floor():

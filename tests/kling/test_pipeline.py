@@ -70,6 +70,7 @@ def test_each_control_can_be_switched_off(pipeline: Pipeline):
     both, no_physics, no_camera = controls(), controls(physics=False), controls(camera_control=False)
     assert both is not None and no_physics is not None and no_camera is not None
     assert no_physics.objects is None and no_physics.phrases is None and no_camera.camera is None is no_camera.flow
+    assert both.floor is not None and no_physics.floor is None is no_camera.floor  # it needs the place, and the camera
     assert torch.equal(no_physics.camera, both.camera) and torch.equal(no_camera.objects, both.objects)
     assert controls(physics=False, camera_control=False) is None is controls(use_plan=False)
 
