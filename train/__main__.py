@@ -4,10 +4,7 @@
 """
 
 import argparse
-import importlib
 import sys
-from dataclasses import replace
-from typing import Any
 
 import tyro
 
@@ -16,16 +13,11 @@ from kling.errors import ConfigError, run_command
 from kling.presets import PRESETS, get_preset
 
 from . import config
+from .stages import STAGES, start
 
-# stage: (its settings, "module:function taking (settings, preset)")
-STAGES = {
-    "dit": (config.TrainRun, "train.trainer:train_dit"),
-    "text": (config.TextRun, "train.text:train_text"),
-    "vae": (config.VAERun, "train.vae:train_vae"),
-}
 COMMANDS: commands.Commands = {
     "plan": ("train.plan:command", "memory, time and money before a job starts: plan PRESET --nodes 8"),
-    "replay": ("train.__main__:replay", "run again what a record tells: replay RUN/run.json --out NEW"),
+    "replay": ("train.replay:command", "run again what a record tells: replay RUN/run.json --out NEW"),
     "pack": ("train.pack:command", "parts of several weights folders in one: pack PRESET FOLDER... --out URI"),
     "finer": ("train.finer:command", "begin a transformer from a coarser one: finer PRESET SOURCE --out URI"),
     "bench": ("train.bench:command", "race the loop against a plain one: bench PRESET --data URI"),
@@ -34,7 +26,7 @@ COMMANDS: commands.Commands = {
 
 
 def main(arguments: list[str]) -> None:
-    if arguments[:1] and arguments[0] in COMMANDS:
+    if arguments and arguments[0] in COMMANDS:
         commands.dispatch("python -m train", COMMANDS, arguments)
         return
     reader = argparse.ArgumentParser(prog="python -m train", add_help=False, allow_abbrev=False)
@@ -51,25 +43,7 @@ def main(arguments: list[str]) -> None:
         run = tyro.cli(settings, args=rest, prog=prog, default=_default_run(rest, **given))
     else:
         run = tyro.cli(settings, args=rest, prog=prog)
-    _start(where, run)
-
-
-def _start(where: str, run: Any) -> None:
-    preset = get_preset(run.preset)
-    module, _, function = where.partition(":")
-    getattr(importlib.import_module(module), function)(run, preset)
-
-
-def replay(arguments: list[str]) -> None:
-    """The record's settings are the defaults; what is given beside --out overrides them."""
-    from .replay import recorded
-
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError("nothing to replay", where="replay", fix="python -m train replay RUN/run.json --out NEW")
-    stage, run = recorded(arguments[0], {name: settings for name, (settings, _) in STAGES.items()})
-    default = replace(run, out=tyro.MISSING)
-    settings, where = STAGES[stage]
-    _start(where, tyro.cli(settings, args=arguments[1:], prog="python -m train replay RUN/run.json", default=default))
+    start(where, run)
 
 
 def _default_run(arguments: list[str], **given) -> config.TrainRun:

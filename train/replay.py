@@ -4,8 +4,22 @@ import dataclasses
 import json
 from typing import Any
 
+import tyro
+
 from kling import storage
 from kling.errors import ConfigError, InputError
+
+from .stages import STAGES, start
+
+
+def command(arguments: list[str]) -> None:
+    """The subcommand's body. The record's settings are the defaults; what is given beside --out overrides them."""
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError("nothing to replay", where="replay", fix="python -m train replay RUN/run.json --out NEW")
+    stage, run = recorded(arguments[0], {name: settings for name, (settings, _) in STAGES.items()})
+    default = dataclasses.replace(run, out=tyro.MISSING)
+    settings, where = STAGES[stage]
+    start(where, tyro.cli(settings, args=arguments[1:], prog="python -m train replay RUN/run.json", default=default))
 
 
 def recorded(uri: str, stages: dict[str, type]) -> tuple[str, Any]:

@@ -52,7 +52,9 @@ def test_handwritten_prompts(split, floor):
     assert study.score(rows).share >= floor
 
 
-@pytest.mark.parametrize(("name", "total", "found"), [("second", 60, 59), ("third", 133, 131), ("fourth", 40, 38)])
+@pytest.mark.parametrize(
+    ("name", "total", "found"), [("second", 60, 59), ("third", 133, 131), ("fourth", 40, 38), ("seventh", 120, 77)]
+)
 def test_further_handwritten_sets(name, total, found):
     rows = study.read(name, HANDWRITTEN.with_name(f"{name}.jsonl"))
     assert len(rows) == total and study.score(rows).found >= found
@@ -240,6 +242,28 @@ def test_syntax_of_the_passive():
 )
 def test_events(prompt, expected):
     assert sorted(map(str, events(understand(prompt).graph))) == sorted(map(str, expected))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "things", "expected"),
+    [
+        (
+            "a huuuge red ball rolls left",
+            [("red", "ball", "large")],
+            [("roll", "large red ball", None, "left", None, 0)],
+        ),
+        ("a sloooow blue cube slides", [("blue", "cube", None)], [("slide", "blue cube", None, None, "slow", 0)]),
+        ("a red ball vs. a blue cube", [("red", "ball", None), ("blue", "cube", None)], []),
+        ("a parked red car", [("red", "car", None)], [("stay", "red car", None, None, None, 0)]),
+        ("a red car zooms left", [("red", "car", None)], [("slide", "red car", None, "left", "fast", 0)]),
+        ("an orange orange", [("orange", "orange", None)], []),
+        ("my green cone spins", [("green", "cone", None)], [("spin", "green cone", None, None, None, 0)]),
+    ],
+)
+def test_chat(prompt, things, expected):
+    graph = understand(prompt).graph
+    assert [(node.color, node.shape, node.size) for node in graph.objects] == things
+    assert not graph.camera and sorted(map(str, events(graph))) == sorted(map(str, expected))
 
 
 def test_coreference():

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -12,7 +11,8 @@ from .conftest import make_job
 from .launch import launch, losses
 
 STEPS = 50
-MUON = {"kind": "muon", "warmup": 5}
+ADAM = {"warmup": 5, "lr": 2e-3}  # twice the usual: in 50 steps something is to be learned
+MUON = {**ADAM, "kind": "muon"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
         "muon, 2": {"world": 2, "optimizer": MUON},
         "muon, zero 3 on 2": {"world": 2, "zero_stage": 3, "optimizer": MUON},
     }
-    launch([make_job(root / name, dataset, encoders, **how) for name, how in arrangements.items()])
+    launch(
+        [make_job(root / name, dataset, encoders, **{"optimizer": ADAM, **how}) for name, how in arrangements.items()]
+    )
     films = read_frames(root / "2" / "samples" / "step-000050.mp4")[0]
     assert films.shape == (17, 2 * 64, 3 * 64, 3)  # two clips; each as it is, with its plan, from text alone
     assert films.std() > 1
@@ -59,7 +61,5 @@ def test_muon_on_any_ranks_gives_the_same_losses(curves, name: str):
 
 @pytest.mark.parametrize("name", ["1", "muon, 1"])
 def test_the_loss_falls(curves, name: str):
-    """Random latents: only their scale can be learned, some hundredths in so few steps; far more than chance."""
-    first, last = (np.array(list(curves[name].values()))[part] for part in (slice(0, 10), slice(-10, None)))
-    chance = np.sqrt((first.var(ddof=1) + last.var(ddof=1)) / 10)  # the standard error of the difference
-    assert first.mean() - last.mean() > 4 * chance
+    values = list(curves[name].values())
+    assert sum(values[-10:]) < 0.97 * sum(values[:10])  # random latents: only their scale can be learned
