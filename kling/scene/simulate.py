@@ -172,7 +172,9 @@ def _visible(views: list[View], aspect: float) -> list[float]:
     size = _GRID_PX, max(1, round(_GRID_PX * aspect))
     shares = [0.0] * len(views)
     for k, mask, seen in nearest_first(views, size):
-        area = max(float(cv2.contourArea((views[k].hull * size[::-1]).astype(np.float32))), 1.0)
+        hull = views[k].hull
+        assert hull is not None, "what is behind the camera is left out"
+        area = max(float(cv2.contourArea((hull * size[::-1]).astype(np.float32))), 1.0)
         shares[k] = round(min(np.count_nonzero(seen) / max(area, float(np.count_nonzero(mask))), 1.0), 3)
     return shares
 
