@@ -127,9 +127,7 @@ class ControlTokens(nn.Module):
         self.camera = nn.Linear(_CAMERA_CHANNELS * cells, width, bias=False)
         self.flow = nn.Linear(_FLOW_CHANNELS * cells, width, bias=False)
         self.maps = nn.Linear(config.object_maps * cells, width, bias=False)
-        self.waves = FloorWaves(config.floor_waves)
-        channels = floor_channels(config.floor_waves)
-        self.floor = nn.Linear(channels * cells, width, bias=False) if channels else None
+        self.floor = FloorLinear(config) if config.floor_waves else None
         self.phrase = nn.Linear(config.text_dim, width, bias=False)
         self.slot = nn.Linear(width, width, bias=False)
         self.mix = nn.Linear(width, width, bias=False)
@@ -157,42 +155,55 @@ class ControlTokens(nn.Module):
         for k in range(num_slots):
             where = self.maps(patches(maps[:, k], self.patch))  # b f s c
             if k == num_slots - 1 and floor is not None and self.floor is not None:
-                where = where + self.floor(patches(self.waves(floor).to(where.dtype), self.patch))
+                where = where + self.floor(floor)
             slot = self.slot(F.silu(where * what[:, k, None, None]))  # b f s c
             total = slot if total is None else total + slot
         assert total is not None
         return total
 
 
-class FloorWaves(nn.Module):
+class FloorLinear(nn.Linear):
+    """A linear layer on the waves of a floor, point by point: those of all points at once would be most of the memory
+    that preparing a clip takes."""
+
+    def __init__(self, config: DiTConfig):
+        channels = floor_channels(config.floor_waves) * math.prod(config.patch)
+        super().__init__(channels, config.control_width, bias=False)
+        self.overtones, self.patch = config.floor_waves, config.patch
+
+    def forward(self, floor: Float[Tensor, "b q f h w"]) -> Float[Tensor, "b pf s c"]:
+        made = None
+        weights = self.weight.chunk(FLOOR_POINTS, dim=1)
+        for point, weight in zip(floor.split(FLOOR_NUMBERS, dim=1), weights, strict=True):
+            waves = patches(floor_waves(point, self.overtones).to(weight.dtype), self.patch)
+            made = F.linear(waves, weight) if made is None else made + F.linear(waves, weight)
+        assert made is not None
+        return made
+
+
+def floor_waves(floor: Float[Tensor, "b q f h w"], overtones: int) -> Float[Tensor, "b c f h w"]:
     """Points of the floor to plane waves over its tile: any pattern of the floor is a weighted sum of them.
 
     A wave that a point's own extent holds more than once fades, as it does in a picture (the integrated positional
-    encoding of mip-NeRF, arXiv:2103.13415, on a plane); beyond the horizon all of them have.
+    encoding of mip-NeRF, arXiv:2103.13415, on a plane); beyond the horizon all of them have. In fp32, whatever the
+    model's type: phases are fine.
     """
-
-    def __init__(self, overtones: int):
-        super().__init__()
-        self.numbers = _wave_numbers(overtones)  # no buffer: a model may be made without storage (ZeRO-3)
-
-    def forward(self, floor: Float[Tensor, "b q f h w"]) -> Float[Tensor, "b c f h w"]:
-        """In fp32, whatever the model's type: phases are fine."""
-        points = rearrange(floor.float(), "b (p n) f h w -> b p n 1 f h w", n=FLOOR_NUMBERS)
-        number = torch.tensor(self.numbers, dtype=torch.float32, device=floor.device)
-        number = (2 * math.pi / TILE_M) * number.view(-1, 2, 1, 1, 1)  # radians a metre
-        x, y, x_right, y_right, x_down, y_down = points.unbind(dim=2)  # b p 1 f h w
-        phase = x * number[:, 0] + y * number[:, 1]  # b p wave f h w
-        right, down = x_right * number[:, 0] + y_right * number[:, 1], x_down * number[:, 0] + y_down * number[:, 1]
-        fade = torch.exp(-(right.square() + down.square()) / 24)  # of a box one point wide: its variance is 1/12
-        return rearrange([phase.cos() * fade, phase.sin() * fade], "part b p wave f h w -> b (p wave part) f h w")
+    points = rearrange(floor.float(), "b (p n) f h w -> b p n 1 f h w", n=FLOOR_NUMBERS)
+    number = torch.tensor(wave_numbers(overtones), dtype=torch.float32, device=floor.device)
+    number = (2 * math.pi / TILE_M) * number.view(-1, 2, 1, 1, 1)  # radians a metre
+    x, y, x_right, y_right, x_down, y_down = points.unbind(dim=2)  # b p 1 f h w
+    phase = x * number[:, 0] + y * number[:, 1]  # b p wave f h w
+    right, down = x_right * number[:, 0] + y_right * number[:, 1], x_down * number[:, 0] + y_down * number[:, 1]
+    fade = torch.exp(-(right.square() + down.square()) / 24)  # of a box one point wide: its variance is 1/12
+    return rearrange([phase.cos() * fade, phase.sin() * fade], "part b p wave f h w -> b (p wave part) f h w")
 
 
 def floor_channels(overtones: int) -> int:
     """Cosine and sine of every wave, at every point of a latent cell."""
-    return FLOOR_POINTS * 2 * len(_wave_numbers(overtones))
+    return FLOOR_POINTS * 2 * len(wave_numbers(overtones))
 
 
-def _wave_numbers(overtones: int) -> list[tuple[int, int]]:
+def wave_numbers(overtones: int) -> list[tuple[int, int]]:
     """Waves a tile in x and in y, of every wave that is not shorter than the tile's side over ``overtones``."""
     steps = range(-overtones, overtones + 1)
     # (-m, -n) is the same wave.

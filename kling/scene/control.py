@@ -212,11 +212,11 @@ def _outlines(
         for item, track in zip(items, tracks, strict=True)
     ]
     fine = size[0] * _FINER, size[1] * _FINER
-    seen = np.zeros((len(items), len(fov), *fine), bool)
+    seen = np.zeros((len(items), len(fov), *size), np.float32)
     for frame in range(len(fov)):
         for k, _, share in nearest_first([view[frame] for view in views], fine):
-            seen[k, frame] = share
-    return reduce(seen.astype(np.float32), "k f (h i) (w j) -> k f h w", "mean", i=_FINER, j=_FINER)
+            seen[k, frame] = reduce(share.astype(np.float32), "(h i) (w j) -> h w", "mean", i=_FINER, j=_FINER)
+    return seen
 
 
 def _largest(box: Float[np.ndarray, "k f 4"], num_slots: int) -> Sequence[int]:

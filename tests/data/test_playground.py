@@ -20,7 +20,7 @@ from kling.camera import moves
 from kling.camera.rays import floor_points
 from kling.errors import ConfigError, InputError
 from kling.media.video import read_frames
-from kling.model.controls import FloorWaves
+from kling.model.controls import floor_waves
 from kling.prompt.graph import ACTIONS, CAMERA_MOVES, COLORS, LIGHTINGS, MATERIALS, SETTINGS, SHAPES, SceneGraph
 from kling.scene.plan import CameraKey, Environment, PlannedCamera, ScenePlan, Sidecar
 from kling.scene.simulate import simulate
@@ -248,7 +248,7 @@ def test_floors_repeat_as_the_model_is_told(setting: str):
         light = renderer.draw(plan, track)[:1, 32:].mean(axis=-1)  # the lower half: floor
         camera = np.array(track.camera.camera_to_world)[:1], np.array(track.camera.fov_y_deg)[:1]
         points = floor_points(*camera, height=64, width=64, aspect=1.0)[:, 32:]
-        waves = FloorWaves(6)(torch.from_numpy(rearrange(points, "f h w n -> 1 n f h w")))[0].flatten(1).T
+        waves = floor_waves(torch.from_numpy(rearrange(points, "f h w n -> 1 n f h w")), 6)[0].flatten(1).T
         return np.c_[waves.double().numpy(), np.ones(len(waves))], light.ravel()
 
     renderer = Renderer(width_px=64, height_px=64)

@@ -295,7 +295,7 @@ def test_the_sky_is_no_floor():
     ).floor
     last = rearrange(made, "(p n) f h w -> f p h w n", n=6)[-1]
     assert (last[:, 0, :, :2] == 0).all() and (np.abs(last[:, 0, :, 2:]).max(axis=-1) == 60).all()
-    waves = controls.FloorWaves(3)(torch.from_numpy(made)[None])
+    waves = controls.floor_waves(torch.from_numpy(made)[None], 3)
     assert waves[0, :, -1, 0].abs().max() < 1e-6  # nothing is told of it
 
 
@@ -306,14 +306,14 @@ def test_waves_are_the_pattern_of_a_floor():
     rng = np.random.default_rng(0)
     points[:, :, :2] = rng.uniform(0, control.TILE_M, points[:, :, :2].shape)
     points[:, :, 2] = points[:, :, 5] = 0.1
-    waves = controls.FloorWaves(3)(torch.from_numpy(spread))
+    waves = controls.floor_waves(torch.from_numpy(spread), 3)
     waves = rearrange(waves, "b (p c) f h w -> p (b f h w) c", p=16)[0].double().numpy()
     x, y = (points[0, 0, i, 0].ravel() * 2 * np.pi / control.TILE_M for i in (0, 1))
     pattern = np.sin(2 * x - y + 0.3) + 0.5 * np.cos(3 * y)
     weights, *_ = np.linalg.lstsq(waves, pattern, rcond=None)
     np.testing.assert_allclose(waves @ weights, pattern, atol=1e-4)
     points[:, :, 2] = 3.0  # 3 m to the right: waves in x are gone, those in y stay
-    faded = controls.FloorWaves(3)(torch.from_numpy(spread))
+    faded = controls.floor_waves(torch.from_numpy(spread), 3)
     faded = rearrange(faded, "b (p n part) f h w -> n (b p part f h w)", p=16, part=2).abs().amax(dim=1)
-    numbers = torch.tensor(controls.FloorWaves(3).numbers)
+    numbers = torch.tensor(controls.wave_numbers(3))
     assert (faded[numbers[:, 0] == 0] > 0.9).all() and (faded[numbers[:, 0] >= 2] < 0.05).all()

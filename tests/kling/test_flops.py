@@ -194,3 +194,22 @@ def test_recomputing_trades_operations_for_memory():
     assert flops.training_activation_bytes(config, work, recompute=True) < 0.25 * flops.training_activation_bytes(
         config, work
     )
+
+
+def test_preparing_a_clip_takes_no_more_memory_than_a_step_does():
+    """Else what admission learns from small clips would not hold: the floor's waves took six times as much."""
+    config = PRESETS["tiny"].dit
+    torch.manual_seed(0)
+    dit, size = DiT(config).requires_grad_(False), (9, 24, 24)
+    controls = Controls(
+        camera=torch.randn(1, 6, *size),
+        flow=torch.randn(1, 2, *size),
+        floor=torch.rand(1, FLOOR_POINTS * FLOOR_NUMBERS, *size),
+        objects=torch.rand(1, config.object_slots, config.object_maps, *size),
+        phrases=torch.randn(1, config.object_slots, config.text_dim),
+    )
+    with LiveMemory() as preparing:
+        context = dit.prepare(torch.randn(1, 60, config.text_dim), controls=controls)
+    with LiveMemory() as stepping:
+        dit(torch.randn(1, config.in_channels, *size), torch.tensor([0.5]), context)
+    assert preparing.peak_bytes <= stepping.peak_bytes
