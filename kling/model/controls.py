@@ -171,7 +171,9 @@ class FloorLinear(nn.Linear):
         super().__init__(channels, config.control_width, bias=False)
         self.overtones, self.patch = config.floor_waves, config.patch
 
-    def forward(self, floor: Float[Tensor, "b q f h w"]) -> Float[Tensor, "b pf s c"]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, floor: Float[Tensor, "b q f h w"]
+    ) -> Float[Tensor, "b pf s c"]:
         made = None
         weights = self.weight.chunk(FLOOR_POINTS, dim=1)
         for point, weight in zip(floor.split(FLOOR_NUMBERS, dim=1), weights, strict=True):
