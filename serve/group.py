@@ -21,6 +21,8 @@ log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, besi
 
 PING_EVERY_S = 1.0
 _LOAD_TIMEOUT_S = 1800.0  # 12B parameters from a slow place
+# malloc_trim returns the end of the main heap only: with a heap for each thread, tens of MiB of a task stay.
+_ONE_HEAP = {"env_vars": {"MALLOC_ARENA_MAX": "1"}}
 
 
 class GroupLostError(Exception):
@@ -146,9 +148,9 @@ def _place(bundle: int) -> dict:
     """Options of an actor in a bundle of this replica's placement group."""
     placed = ray.util.get_current_placement_group()
     if placed is None:  # a replica outside Ray Serve (a test): anywhere
-        return {"num_cpus": 0}
+        return {"num_cpus": 0, "runtime_env": _ONE_HEAP}
     strategy = PlacementGroupSchedulingStrategy(placed, placement_group_bundle_index=bundle)
-    return {"num_cpus": 0 if bundle == 0 else 1, "scheduling_strategy": strategy}
+    return {"num_cpus": 0 if bundle == 0 else 1, "scheduling_strategy": strategy, "runtime_env": _ONE_HEAP}
 
 
 def _kill(process: ActorHandle, known: tuple[int, float] | None) -> None:
