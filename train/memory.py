@@ -11,7 +11,13 @@ import torch
 
 from kling.model.config import DiTConfig
 from kling.model.dit import DiT
-from kling.model.flops import Workload, control_activation_bytes, num_parameters, training_activation_bytes
+from kling.model.flops import (
+    Workload,
+    control_activation_bytes,
+    control_map_bytes,
+    num_parameters,
+    training_activation_bytes,
+)
 
 from .zero import BUCKET, PERSISTENT, gathered_parameters
 
@@ -61,6 +67,8 @@ def rank_memory(
     masters = 0 if zero_stage == 0 and not on_gpu else share
     optimizer = masters + 2 * share + 4 * count / ranks
     activations = _activation_bytes(config, work, sequence_parallel, recompute, number_bytes)
+    if work.controls:  # as the batch brings them (on CPUs the whole one is there), and once more with some clips' dropped
+        activations += control_map_bytes(config, work) * (1 + (1 if on_gpu else micro_batches))
     bucket = number_bytes * min(BUCKET, count)
     held = parameters + optimizer
     if zero_stage == 3:
@@ -95,10 +103,11 @@ def _activation_bytes(
     config: DiTConfig, work: Workload, sequence_parallel: int, recompute: bool, number_bytes: int
 ) -> float:
     """Ranks that share a clip divide its tokens; text and controls each of them prepares whole."""
-    whole = training_activation_bytes(config, work, recompute=recompute, number_bytes=number_bytes)
-    texts = work.batch * work.text_tokens * (4 * config.num_layers + 3) * config.width * number_bytes
-    controls = control_activation_bytes(config, work, number_bytes=number_bytes) if work.controls else 0
-    return (whole - texts) / sequence_parallel + texts + controls
+    made = training_activation_bytes(config, work, recompute=recompute, number_bytes=number_bytes)
+    whole = work.batch * work.text_tokens * (4 * config.num_layers + 3) * config.width * number_bytes
+    if work.controls:
+        whole += control_activation_bytes(config, work, number_bytes=number_bytes)
+    return (made - whole) / sequence_parallel + whole
 
 
 @cache

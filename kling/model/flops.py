@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kling.errors import ConfigError
 from kling.model.attention import Grid, Reach, visible_spans
 from kling.model.config import DiTConfig
-from kling.model.controls import floor_channels
+from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, floor_channels
 from kling.model.dit import RUN_TOKENS
 
 
@@ -165,10 +165,7 @@ def training_activation_bytes(
     blocks = config.num_layers * tokens * d + block if recompute else config.num_layers * block
     ends = tokens * (3 * d + 2 * math.prod(config.patch) * (config.in_channels + config.out_channels))
     texts = text * (4 * config.num_layers + 3) * d
-    controls = 0
-    if work.controls:
-        k, c = config.object_slots, config.control_width
-        controls = tokens * (3 * (k + 1) * c + _control_inputs(config))
+    controls = control_activation_bytes(config, work, number_bytes=1) if work.controls else 0
     return (blocks + ends + texts + controls + tokens * (2 * d + m)) * number_bytes
 
 
@@ -178,6 +175,13 @@ def control_activation_bytes(config: DiTConfig, work: Workload, *, number_bytes:
     c = config.control_width
     token = 3 * (config.object_slots + 1) * c + _control_inputs(config)
     return work.batch * work.grid.num_tokens * token * number_bytes
+
+
+def control_map_bytes(config: DiTConfig, work: Workload) -> int:
+    """The controls as a training step is given them, in fp32: camera, flow, the floor's points, every slot's maps."""
+    floor = FLOOR_POINTS * FLOOR_NUMBERS if config.floor_waves else 0
+    maps = 6 + 2 + floor + config.object_slots * config.object_maps
+    return 4 * maps * work.batch * work.grid.num_tokens * math.prod(config.patch)
 
 
 def memory_bytes(config: DiTConfig, work: Workload, *, number_bytes: int = 2) -> int:
