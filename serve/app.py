@@ -191,6 +191,8 @@ def connected(settings: ServiceSettings) -> Iterator[None]:
         if address:
             ray.init(address=address, namespace="kling", runtime_env=log_style, log_to_driver=False)
         else:
+            # Ray's own 15 would let anything else on this machine go before who asks the service.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             ray.init(
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, settings.num_cpus),

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 from collections import defaultdict
 
+from .lookout import Lookout
 from .tasks import TaskStore
 
-_LOOK_S = 0.02
+_LOOK_S = 0.25  # at the latest: what has ended has changed the database
 _MOST = 200  # who comes after them is answered at once, and asks again
 
 
@@ -36,6 +37,7 @@ class Endings:
 
     async def _look(self) -> None:
         """Ends with the last waiter; an error of the database is every waiter's."""
+        lookout = Lookout(self._store)
         while self._waiting:
             try:
                 ended = await asyncio.to_thread(self._store.ended, list(self._waiting))
@@ -43,7 +45,7 @@ class Endings:
                 self._tell(list(self._waiting), error)
                 return
             self._tell(ended, None)
-            await asyncio.sleep(_LOOK_S)
+            await lookout.change(_LOOK_S)
 
     def _tell(self, task_ids: list[str], error: Exception | None) -> None:
         for told in [told for task_id in task_ids for told in self._waiting.get(task_id, ()) if not told.done()]:

@@ -28,6 +28,7 @@ from kling.presets import get_preset
 
 from .admission import NOMINAL, Admission
 from .group import PING_EVERY_S, Group, GroupLostError, cause_of
+from .lookout import Lookout
 from .media import Media
 from .metrics import Meter
 from .orders import Order
@@ -36,7 +37,6 @@ from .tasks import Claim, LostLeaseError, TaskStore
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
 
-_POLL_S = 0.02  # how often an idle replica looks for work (a read without a lock), a busy one for its owner's cancel
 _WRITE_EVERY_S = 0.25  # lease and progress
 _STOP_S = 10.0  # until stopped ranks have told so
 _CALIBRATE_S = 600.0
@@ -168,12 +168,16 @@ class Engine:
 
     async def _work(self) -> None:
         """Claim a task whenever the ranks are free; the decoder may still hold an earlier one."""
+        lookout = Lookout(self._store)
         while not self._draining:
             if self._group.lost:
                 await self._renew_group()
-            if self._denoising.locked() or len(self._running) >= 2:
-                await asyncio.sleep(_POLL_S / 2)
+            if len(self._running) >= 2:
+                await asyncio.wait(list(self._running.values()), return_when=asyncio.FIRST_COMPLETED)
                 continue
+            async with self._denoising:  # wait until the ranks are free
+                if self._group.lost:
+                    continue
             try:
                 claim = await asyncio.to_thread(self._store.claim, self._name)
             except sa.exc.OperationalError as error:  # a database that restarts; its tasks wait, and so do we
@@ -181,7 +185,7 @@ class Engine:
                 await asyncio.sleep(1.0)
                 continue
             if claim is None:
-                await asyncio.sleep(_POLL_S)
+                await lookout.change(_WRITE_EVERY_S)  # leases that run out change nothing
                 continue
             await self._denoising.acquire()
             attempt = Attempt(claim=claim, group=self._group)
@@ -286,9 +290,9 @@ class Engine:
     async def _keep(self, attempt: Attempt) -> None:
         """Renew the lease and write how far it is, in one transaction; stop the processes when the owner cancels or
         another worker has the task."""
-        written = time.monotonic()  # by the claim
+        written, lookout = time.monotonic(), Lookout(self._store)  # by the claim
         while True:
-            await asyncio.sleep(_POLL_S)
+            await lookout.change(_WRITE_EVERY_S)
             try:
                 if time.monotonic() - written < _WRITE_EVERY_S:
                     stop = await asyncio.to_thread(self._store.unwanted, attempt.claim)

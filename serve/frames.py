@@ -27,7 +27,7 @@ from .memory import line, memory_bytes, peak_bytes
 from .orders import Order
 from .ranks import TELL_EVERY_S, Decoded, Job, Measured, RankSettings
 
-_POLL_S = 0.01
+_POLL_S = 0.005  # for the next chunk's file
 _GROUP = 8
 
 

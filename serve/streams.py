@@ -23,7 +23,7 @@ from .media import Media
 from .tasks import TaskStore
 from .views import task_view
 
-_POLL_S = 0.015  # for the next frames' file
+_POLL_S = 0.01  # for the next frames' file
 _LOOK_EVERY_S = 0.06  # at the row, while there are none
 HEARTBEAT_S = 10.0
 MEDIA_TYPES = {

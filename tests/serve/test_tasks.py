@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kling.errors import StorageError
 from serve.endings import Endings
+from serve.lookout import Lookout
 from serve.tasks import MAX_CRASHES, Claim, LostLeaseError, NewTask, TaskStore, new_id
 
 from .conftest import free_port
@@ -133,6 +134,28 @@ def test_all_who_wait_are_told_by_one_query_at_a_time(store: TaskStore):
         return await asyncio.gather(*waiting)
 
     assert max(asyncio.run(scene())) < 10
+
+
+def test_a_lookout_returns_soon_after_a_change_and_not_before(tmp_path: Path):
+    store = TaskStore(f"sqlite:///{tmp_path}/tasks.db")
+    task_id = add(store)
+
+    async def scene() -> tuple[float, float, bool]:
+        lookout = Lookout(store)
+        await lookout.change(20.0)  # it has not looked yet
+        began = time.monotonic()
+        await lookout.change(0.3)
+        quiet_s = time.monotonic() - began
+        looking = asyncio.create_task(lookout.change(20.0))
+        await asyncio.sleep(0.1)
+        early = looking.done()
+        store.cancel(task_id)
+        began = time.monotonic()
+        await looking
+        return quiet_s, time.monotonic() - began, early
+
+    quiet_s, told_s, early = asyncio.run(scene())
+    assert quiet_s >= 0.3 and not early and told_s < 10
 
 
 def test_an_abandoned_task_goes_to_another_and_the_first_is_shut_out(store: TaskStore):
