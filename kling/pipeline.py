@@ -59,6 +59,17 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Branch:
+    """What one side of guidance is told."""
+
+    text: TextStates
+    has_plan: bool
+
+    def told_of(self, controls: Controls | None) -> Controls | None:
+        return controls if self.has_plan or controls is None else controls.without_plan()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """Everything that denoising needs, decided."""
 
@@ -70,6 +81,15 @@ class Job:
     noise: Latents
     times: Tensor  # num_steps + 1, falling from 1 to 0
     guidance: Guidance
+
+    @property
+    def branches(self) -> list[Branch]:
+        """The prompt with its plan, and what guidance pushes away from: the negative prompt without a plan. Where both
+        sides have the plan, guidance adds nothing to what the plan says (docs/benchmarks/tiny.md)."""
+        conditional = Branch(text=self.text, has_plan=True)
+        if self.guidance.scale == 1.0:
+            return [conditional]
+        return [conditional, Branch(text=self.negative, has_plan=False)]
 
 
 class Pipeline:
@@ -116,11 +136,14 @@ class Pipeline:
     def velocity(self, job: Job) -> Velocity:
         """The guided velocity of this job. Replicas of several ranks bring their own, equal in value."""
 
-        def branch(text: TextStates) -> Velocity:
-            context = self.dit.prepare(text.states, text_mask=text.mask, controls=job.controls)
+        def evaluated(branch: Branch) -> Velocity:
+            context = self.dit.prepare(
+                branch.text.states, text_mask=branch.text.mask, controls=branch.told_of(job.controls)
+            )
             return lambda x, t: self.dit(x, t, context)
 
-        return guided(branch(job.text), branch(job.negative), job.guidance)
+        conditional, *rest = map(evaluated, job.branches)
+        return guided(conditional, rest[0], job.guidance) if rest else conditional
 
     @torch.no_grad()
     def denoise(self, job: Job, state: State | None = None, velocity: Velocity | None = None) -> Iterator[State]:

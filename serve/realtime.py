@@ -24,8 +24,7 @@ from kling.model.attention import Memory
 from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, Controls
 from kling.model.dit import Context, DiT
 from kling.model.parallel import ParallelDiT
-from kling.model.text import TextStates
-from kling.pipeline import Job, Pipeline
+from kling.pipeline import Branch, Job, Pipeline
 from kling.scene.control import BOX_MAPS, FLOOR_CELLS, STRIDE_FRAMES
 from kling.shapes import Latents
 
@@ -63,16 +62,16 @@ class Roller:
     """One realtime task on one rank.
 
     Args:
-        texts: the branches of guidance that this rank evaluates.
+        branches: those of guidance that this rank evaluates.
         step_s: seconds of one step of one latent frame, as measured at start; a pace is planned with it at first.
     """
 
     def __init__(
-        self, pipeline: Pipeline, model: DiT | ParallelDiT, ranks: "Ranks", job: Job, texts: list[TextStates],
+        self, pipeline: Pipeline, model: DiT | ParallelDiT, ranks: "Ranks", job: Job, branches: list[Branch],
         order: Order, *, step_s: float,
     ):  # fmt: skip
         self._pipeline, self._model, self._ranks, self._job = pipeline, model, ranks, job
-        self._texts, self._order = texts, order
+        self._branches, self._order = branches, order
         self._total = job.noise.shape[2]
         self._pacer = None
         if order.target_ms_per_frame is not None:
@@ -188,7 +187,10 @@ class Roller:
     # --- parts -----------------------------------------------------------------------------------------------------
 
     def _part(self, controls: Controls | None, offset: int, noise: Latents, given: Latents | None) -> _Part:
-        contexts = [self._model.prepare(t.states, text_mask=t.mask, controls=controls) for t in self._texts]
+        contexts = [
+            self._model.prepare(branch.text.states, text_mask=branch.text.mask, controls=branch.told_of(controls))
+            for branch in self._branches
+        ]
         return _Part(
             offset=offset,
             num_frames=self._total - offset,

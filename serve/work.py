@@ -24,8 +24,7 @@ from kling.diffusion.samplers import Velocity
 from kling.model.checkpoint import fill, read_card
 from kling.model.dit import DiT
 from kling.model.parallel import Mesh, ParallelDiT, make_mesh
-from kling.model.text import TextStates
-from kling.pipeline import PACKAGED_WEIGHTS, Job, Pipeline, build
+from kling.pipeline import PACKAGED_WEIGHTS, Branch, Job, Pipeline, build
 
 from .latents import load_state, save_state
 from .media import Media
@@ -133,9 +132,9 @@ class Denoiser:
         self, job: Job, order: Order, media: Media, wants_stop: Callable[[], bool]
     ) -> Iterator[tuple[int, int]]:
         """Chunk after chunk, each saved as soon as it is clean; (latent frames, of how many) after each."""
-        texts = self._branches(job)
         step_s = self._token_step_s * self._pipeline.dit.grid(job.noise).frame_tokens
-        roller = Roller(self._pipeline, self._model, self._ranks, job, texts, order, step_s=step_s)
+        branches = self._branches(job)
+        roller = Roller(self._pipeline, self._model, self._ranks, job, branches, order, step_s=step_s)
         yield from roller.run(media, wants_stop)
 
     def calibrate(self) -> Measured:
@@ -161,24 +160,23 @@ class Denoiser:
         fixed, each = line((num_tokens, at_small), (4 * num_tokens, at_large))
         return Measured(seconds=self._token_step_s, idle_bytes=idle, fixed_bytes=fixed, each_bytes=each)
 
-    def _branches(self, job: Job) -> list[TextStates]:
-        """The texts this rank evaluates: both branches of guidance, or its own half's. The prompt alone without."""
-        if job.guidance.scale == 1.0:
-            return [job.text]
-        if self._ranks.mesh.guidance.size == 1:
-            return [job.text, job.negative]
-        return [job.text if self._ranks.mesh.guidance.index == 0 else job.negative]
+    def _branches(self, job: Job) -> list[Branch]:
+        """The branches of guidance that this rank evaluates: all, or its own half's."""
+        if len(job.branches) == 1 or self._ranks.mesh.guidance.size == 1:
+            return job.branches
+        return [job.branches[self._ranks.mesh.guidance.index]]
 
     def _velocity(self, job: Job) -> Velocity:
         """The guided velocity, each rank evaluating its part of it."""
         given = job.controls
         first, last = (given.first_frame, given.last_frame) if given is not None else (None, None)
 
-        def branch(text: TextStates) -> Velocity:
-            context = self._model.prepare(text.states, text_mask=text.mask, controls=given)
+        def evaluated(branch: Branch) -> Velocity:
+            text = branch.text
+            context = self._model.prepare(text.states, text_mask=text.mask, controls=branch.told_of(given))
             return holding(lambda x, t: self._model(x, t, context), first, last)
 
-        branches, mesh = [branch(text) for text in self._branches(job)], self._ranks.mesh
+        branches, mesh = [evaluated(branch) for branch in self._branches(job)], self._ranks.mesh
         if len(branches) == 2:
             return guided(branches[0], branches[1], job.guidance)
         if job.guidance.scale == 1.0:

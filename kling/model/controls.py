@@ -5,7 +5,7 @@ objects in any order; the plan for "decide before drawing" reaches the transform
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -46,6 +46,10 @@ class Controls:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Controls":
         made = {field.name: getattr(self, field.name) for field in fields(self)}
         return Controls(**{name: t if t is None else t.to(device=device, dtype=dtype) for name, t in made.items()})
+
+    def without_plan(self) -> "Controls":
+        """What is left when nothing says what happens: the given frames and the rate."""
+        return replace(self, camera=None, flow=None, floor=None, objects=None, phrases=None)
 
 
 @dataclass(frozen=True, kw_only=True)

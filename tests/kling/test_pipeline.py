@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from kling.diffusion.guidance import Guidance
 from kling.errors import CheckpointError, ConfigError
 from kling.model.checkpoint import save_part
+from kling.model.controls import Controls
 from kling.model.dit import DiT
+from kling.model.text import TextStates
 from kling.pipeline import Generation, Pipeline, build
 from kling.presets import get_preset
 from kling.scene.plan import ScenePlan
@@ -60,6 +63,25 @@ def test_the_plan_reaches_the_model(pipeline: Pipeline):
     assert job.controls.objects.abs().sum() > 0
     *_, last = pipeline.denoise(job)
     assert torch.isfinite(last.x).all()
+
+
+def test_guidance_pushes_away_from_what_comes_without_prompt_and_plan(pipeline: Pipeline):
+    job = pipeline.prepare(Generation(prompt="a red ball falls", negative_prompt="blur", guidance=3.0, **SMALL))
+    assert job.controls is not None
+    given = replace(job.controls, first_frame=torch.randn(1, 32, 1, 4, 4))
+    job, x, t = replace(job, controls=given), job.noise, torch.full((1,), 0.7)
+
+    def said(text: TextStates, controls: Controls) -> torch.Tensor:
+        with torch.no_grad():
+            return pipeline.dit(x, t, pipeline.dit.prepare(text.states, text_mask=text.mask, controls=controls))
+
+    bare = Controls(first_frame=given.first_frame, fps=given.fps)
+    with_plan, without = said(job.text, given), said(job.negative, bare)
+    with torch.no_grad():
+        assert torch.allclose(pipeline.velocity(job)(x, t), without + 3.0 * (with_plan - without), atol=1e-5)
+        alone = replace(job, guidance=Guidance(scale=1.0))
+        assert len(alone.branches) == 1 and torch.allclose(pipeline.velocity(alone)(x, t), with_plan, atol=1e-6)
+    assert not torch.allclose(said(job.negative, given), without, atol=1e-3), "the plan counts"
 
 
 def test_each_control_can_be_switched_off(pipeline: Pipeline):
