@@ -37,7 +37,7 @@ from .pace import Pacer
 if TYPE_CHECKING:
     from .work import Ranks
 
-_FIRST_SHARE, _FIRST_LEAST = 0.5, 4  # of the steps; docs/serving.md has what it costs
+_FIRST_SHARE, _FIRST_LEAST = 0.375, 4  # of the steps; docs/serving.md has what it costs
 _RECENT = 4  # latent frames that are decoded to get the last picture of a part
 
 
