@@ -45,6 +45,17 @@ class ModifierReader(ABC):
         token = self._at(position)
         return token.text if token else "."
 
+    def _phrase_follows(self, position: int) -> bool:
+        """A noun phrase begins here."""
+        token = self._at(position)
+        if token is None or token.form == "punct" or token.has("camera"):
+            return False
+        if token.has("noun", "thing", "number", "vague"):
+            return not token.has("verb", "move") or token.has("noun")
+        if token.has(*ATTRIBUTES):
+            return True
+        return token.text in ("その", "この", "もう")
+
     def _count(self, number: int, count: int) -> None:
         self.phrases[number] = replace(self.phrases[number], count=count, plural=count != 1, determiner="a")
 

@@ -8,9 +8,8 @@ A verb directly before a noun is a relative clause of that noun (立っている
 from dataclasses import replace
 
 from kling.prompt.lexical import Lexical, Token, says_something
-from kling.prompt.modifiers_ja import ModifierReader
+from kling.prompt.places_ja import PlaceReader
 from kling.prompt.state_ja import (
-    ATTRIBUTES,
     HELPERS,
     PARTICLES,
     SCENE,
@@ -18,10 +17,7 @@ from kling.prompt.state_ja import (
     OpenClause,
     VerbGroup,
     along,
-    as_relation,
     denies,
-    follows_verb,
-    holds,
     verb_group,
 )
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
@@ -29,7 +25,7 @@ from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 _LABELS = tuple("ABCDEFGHXYZ")
 
 
-class Reader(ModifierReader):
+class Reader(PlaceReader):
     """Reads tokens left to right; ``clauses`` holds what is closed."""
 
     def read(self) -> Syntax:
@@ -271,95 +267,7 @@ class Reader(ModifierReader):
         self.open.goals.extend(phrases)
         return position
 
-    def _phrase_follows(self, position: int) -> bool:
-        """A noun phrase begins here."""
-        token = self._at(position)
-        if token is None or token.form == "punct" or token.has("camera"):
-            return False
-        if token.has("noun", "thing", "number", "vague"):
-            return not token.has("verb", "move") or token.has("noun")
-        if token.has(*ATTRIBUTES):
-            return True
-        return token.text in ("その", "この", "もう")
-
-    def _its_place(self, position: int, token: Token) -> int | None:
-        """その左に, その上に: a place of what was spoken of last."""
-        if token.text != "その" or as_relation(self._at(position + 1)) is None:
-            return None
-        if self.list or self.open.subjects:  # 箱の上に球、その左に円錐
-            self.open.subjects += [number for number in self.list if number not in self.open.subjects]
-            self._close("none", "")
-        self.list = [self._phrase(kind="pronoun", head="it", text=token.text)]
-        return self._genitive(position + 1)
-
-    def _genitive(self, position: int) -> int:
-        """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
-        token = self._at(position)
-        relation = as_relation(token)
-        if token is None or relation is None:
-            if self.list:
-                self.lost.extend(self.phrases[i].text for i in self.list if self.phrases[i].kind == "somebody")
-                owner = self.list.pop()
-                if self.phrases[owner].kind == "object" and not self._phrase_follows(position):
-                    self.list.append(owner)
-            return position
-        link = Link(relation=relation, phrases=tuple(self.list))
-        self.list = []
-        if token.has("move"):  # 球の周りを回る: the place and the verb are one word
-            self.open.links.append(link)
-            return position
-        following = self._text(position + 1)
-        if following == "から" and relation in ("behind", "below"):  # 箱の後ろから出てくる
-            link = replace(link, relation=f"from {relation}")
-        if following == "の":
-            self.places.append(link)
-            return position + 2
-        self.open.links.append(link)
-        return position + (2 if following in ("に", "で", "を", "は", "が", "へ", "には", "から") else 1)
-
     # --- adverbs and verbs -------------------------------------------------------------------------------------
-
-    def _adverb(self, position: int, token: Token) -> int | None:
-        order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
-        chain = token.value("relation") or ""
-        if chain.endswith("each other") and not holds(self._at(position + 1)):
-            self.open.links.append(Link(relation=chain, phrases=(-1,)))
-            return position + 1
-        if order is not None:
-            self.open.order = order
-            return position + 1
-        if speed is not None:
-            self.open.speed = speed
-            return position + 1
-        if (direction is None and not token.has("place")) or token.has("verb"):
-            return None
-        if (
-            token.has("subordinator")
-            and self._text(position - 1) not in ("の", ",", ".")
-            and follows_verb(self.tokens, position)
-        ):
-            return None
-        position += 1
-        while self._text(position) in ("に", "へ", "の", "で") and not token.text.endswith(("に", "へ")):
-            position += 1
-        if (token.has("place", "relation") and self._phrase_follows(position)) or (
-            token.has("place") and self._text(position) == "," and self._phrase_follows(position + 1)
-        ):
-            self.place = token.value("place") or {"left": "left", "right": "right"}.get(direction or "")
-            self._same_landmark(token)
-            return position
-        if direction is not None and (self.open.direction is None or direction in ("left", "right")):
-            self.open.direction = direction
-        return position
-
-    def _same_landmark(self, token: Token) -> None:
-        """円錐の左に球があり、右に箱がある: right of the cone too."""
-        before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
-        relation = as_relation(token)
-        for link in before:
-            if relation and link.relation in ("left_of", "right_of", "in_front_of", "behind"):
-                self.open.links.append(Link(relation=relation, phrases=link.phrases))
-                self.place = None
 
     def _verb(self, position: int, token: Token) -> int | None:
         verb, move = token.value("verb"), token.value("move")
