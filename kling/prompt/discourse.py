@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from kling.prompt.graph import SHAPES, ObjectNode
+from kling.prompt.graph import SHAPES, ObjectNode, Relation
+from kling.prompt.places import standing
 from kling.prompt.syntactic import Attribute, Clause, Phrase, Syntax
 
 MAX_OBJECTS = 8
@@ -48,6 +49,7 @@ class Discourse:
         self.lost: list[str] = []
         self.recent: list[str] = []  # most recently mentioned last
         self.last_group: list[str] = []
+        self.relations: list[Relation] = []  # what the text said so far of where things stand
 
     def resolve(self, number: int, *, avoid: tuple[str, ...] = (), prefer: tuple[str, ...] = ()) -> list[str]:
         """Ids of what the phrase means. ``avoid``: "it" is not the subject itself; ``prefer``: it is rather this."""
@@ -177,11 +179,12 @@ class Discourse:
         options = [n for n in reversed(self.recent) if n not in avoid and self.things[n].fits(shape, attributes)]
         if phrase.place:  # "the right ball" is not the one on the left
             options = [n for n in options if self.things[n].place in (None, phrase.place)]
+            options = standing(options, phrase.place, self.relations) or options
         exact = [n for n in options if self.things[n].shows(attributes)]
         if phrase.plural and phrase.determiner:
             chosen = exact if exact else options
             return list(reversed(chosen))
-        if exact and phrase.determiner == "maybe" and not (attributes or phrase.count):  # 球が二つ。球は青い。
+        if exact and phrase.determiner == "maybe" and not (phrase.count or phrase.place):  # 球が二つ。球は青い。
             group = self.things[exact[0]].group
             return [
                 n for n in self.things if n in exact and group is not None and self.things[n].group == group

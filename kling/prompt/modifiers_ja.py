@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from kling.prompt.lexical import Token, as_count
-from kling.prompt.state_ja import ATTRIBUTES, Modifiers, OpenClause
+from kling.prompt.state_ja import ATTRIBUTES, Modifiers, OpenClause, as_relation
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
+
+
+_MATERIAL_THINGS = {"木": "tree", "石": "stone"}
 
 
 class ModifierReader(ABC):
@@ -27,12 +30,19 @@ class ModifierReader(ABC):
         self.place: str | None = None
         self.waiting: list[int] = []  # subordinate clauses waiting for their main clause
         self.last_subjects: list[int] = []
+        self.around: tuple[int, ...] = ()  # 箱を挟んで: 左に and 右に are said of this
+        self.unmet: int | None = None  # 球が当たって、箱が倒れる: the collision whose other side comes next
+        self.needs = False  # 止まってからでないと: what does not happen before it, happens after it
         self.gaps: list[OpenClause] = []  # 赤い球は左へ、青い球は右へ転がる: topics that wait for the verb
         self.sentence_start = 0
 
     @abstractmethod
     def _particle(self, position: int) -> int:
         """What the phrase just read is to the verb."""
+
+    @abstractmethod
+    def _verb(self, position: int, token: Token) -> int | None:
+        """Close the clause whose verb stands here."""
 
     @abstractmethod
     def _close(self, kind: str, verb: str, *, attributes: tuple[Attribute, ...] = ()) -> None:
@@ -74,18 +84,30 @@ class ModifierReader(ABC):
             self.modifiers, self.list, self.among = Modifiers(), [], group.id  # 三つの球のうち、赤い球が
             return position + (2 if self._text(position + 1) in (",", "の", "で") else 1)
         self.modifiers, self.list = Modifiers(), []
+        counted = position + 2 + self._counts(position + 2)
+        told = self._at(counted + 1)
+        if self._text(counted) in ("は", "が") and told is not None and told.has(*ATTRIBUTES):  # うち三つは青
+            if not self._noun_follows(counted + 2) and self._text(counted + 2) != "の":
+                return self._part(position + 1, after)
         count = as_count(number)
         member = self._phrase(kind="elliptic", count=count, plural=count > 1, among=group.id, text=f"うち{number}")
         self.list.append(member)
         counter = self._at(position + 2)
         return self._particle(position + (3 if counter is not None and counter.has("counter") else 2))
 
+    def _counts(self, position: int) -> int:
+        """1 where a counter stands (三個), else 0."""
+        token = self._at(position)
+        return int(token is not None and token.has("counter"))
+
     def _part(self, position: int, token: Token) -> int | None:
         """ひとつは赤、もうひとつは青: parts of a plural phrase before or after."""
         number = token.value("number")
         other = token.value("pronoun") in ("other", "others")
-        if not (number or other) or self._text(position + 1) not in ("は", "が"):
+        start = position + 1 + self._counts(position + 1)
+        if not (number or other) or self._text(start) not in ("は", "が"):
             return None
+        position = start - 1
         after = self._at(position + 2)
         if after is None or not after.has(*ATTRIBUTES):
             return None
@@ -113,7 +135,7 @@ class ModifierReader(ABC):
         modifiers = self.modifiers
         following = self._text(position + 1)
         found = next((sense for sense in token.senses if sense.kind in ATTRIBUTES), None)
-        if found is not None and not self._is_head(position, token):
+        if found is not None and not self._is_head(position, token) and not self._as_thing(position, token):
             return self._attribute(position, token, found.kind, found.value)
         number = token.value("number")
         if number is not None and number.replace(".", "").isdecimal():
@@ -134,6 +156,16 @@ class ModifierReader(ABC):
             modifiers.speed = token.value("speed")
             return position + 1
         return None
+
+    def _as_thing(self, position: int, token: Token) -> str | None:
+        """木の前に, 石が: a tree, a stone, where no noun follows that would be made of it."""
+        thing, after = _MATERIAL_THINGS.get(token.text), self._at(position + 1)
+        if thing is None or after is None or self._text(position - 1) in ("、", "と"):
+            return None
+        if after.text == "の":
+            return thing if as_relation(self._at(position + 2)) else None
+        rests = after.text == "に" or (after.text in ("が", "を", "へ", "から") and after.form.startswith("助詞"))
+        return thing if rests else None
 
     def _is_head(self, position: int, token: Token) -> bool:
         """A word that is both, such as 桃, is a noun when a particle follows."""

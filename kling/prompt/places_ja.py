@@ -4,8 +4,12 @@ from dataclasses import replace
 
 from kling.prompt.lexical import Token
 from kling.prompt.modifiers_ja import ModifierReader
-from kling.prompt.state_ja import as_relation, follows_verb, holds
+from kling.prompt.places import SUPPORTS
+from kling.prompt.state_ja import as_relation, as_verb, follows_verb, holds
 from kling.prompt.syntactic import Link
+
+
+_ENDS = {"left": "left", "right": "right", "up": "top", "down": "bottom", "toward": "front", "away": "back"}
 
 
 class PlaceReader(ModifierReader):
@@ -15,11 +19,29 @@ class PlaceReader(ModifierReader):
         """その左に, その上に: a place of what was spoken of last."""
         if token.text != "その" or as_relation(self._at(position + 1)) is None:
             return None
-        if self.list or self.open.subjects:  # 箱の上に球、その左に円錐
+        circles = as_relation(self._at(position + 1)) == "path past"  # カメラがその周りを回る
+        if self.list or (self.open.subjects and not circles):  # 箱の上に球、その左に円錐
             self.open.subjects += [number for number in self.list if number not in self.open.subjects]
             self._close("none", "")
         self.list = [self._phrase(kind="pronoun", head="it", text=token.text)]
         return self._genitive(position + 1)
+
+    def _sound(self, position: int, token: Token) -> int | None:
+        """ころころ, どーん: a manner of the verb that follows, else the verb itself."""
+        if not token.has("sound"):
+            return None
+        if not self._verb_ahead(position + 1):
+            return self._verb(position, replace(token, senses=tuple(as_verb(token))))
+        if token.value("sound") == "dash":
+            self.open.speed = "fast"
+        return position + 1
+
+    def _verb_ahead(self, position: int) -> bool:
+        while (token := self._at(position)) is not None and token.form != "punct":
+            if token.has("verb", "move"):
+                return True
+            position += 1
+        return False
 
     def _genitive(self, position: int) -> int:
         """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
@@ -29,6 +51,9 @@ class PlaceReader(ModifierReader):
             if self.list:
                 self.lost.extend(self.phrases[i].text for i in self.list if self.phrases[i].kind == "somebody")
                 owner = self.list.pop()
+                if self.phrases[owner].head in SUPPORTS and self._phrase_follows(position):  # テーブルの瓶
+                    self.places.append(Link(relation="on", phrases=(owner,)))
+                    return position
                 if self.phrases[owner].kind == "object" and not self._phrase_follows(position):
                     self.list.append(owner)
             return position
@@ -49,7 +74,7 @@ class PlaceReader(ModifierReader):
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
         chain = token.value("relation") or ""
-        if chain.endswith("each other") and not holds(self._at(position + 1)):
+        if chain.endswith("each other") and (chain.startswith("on") or not holds(self._at(position + 1))):
             self.open.links.append(Link(relation=chain, phrases=(-1,)))
             return position + 1
         if order is not None:
@@ -66,15 +91,26 @@ class PlaceReader(ModifierReader):
             and follows_verb(self.tokens, position)
         ):
             return None
+        if self._text(position - 1) == "の" and direction in ("up", "down", "away", "toward"):
+            return position + 1  # 氷の上: a place of something that is no object
         position += 1
+        start = position
         while self._text(position) in ("に", "へ", "の", "で") and not token.text.endswith(("に", "へ")):
             position += 1
         if (token.has("place", "relation") and self._phrase_follows(position)) or (
             token.has("place") and self._text(position) == "," and self._phrase_follows(position + 1)
         ):
             self.place = token.value("place") or {"left": "left", "right": "right"}.get(direction or "")
+            if self._text(start) == "の":  # 上の箱
+                self.place = self.place or {"up": "top", "down": "bottom"}.get(direction or "")
+                return position
             self._same_landmark(token)
             return position
+        only = self._text(position) in ("だけ", "のみ")
+        if only or (token.value("place") == "middle" and self._text(position) in ("が", "は", "を", "も")):
+            place = token.value("place") or _ENDS.get(direction or "")
+            self.list.append(self._phrase(kind="elliptic", determiner="the", place=place, text=token.text))
+            return self._particle(position + only)
         if direction is not None and (self.open.direction is None or direction in ("left", "right")):
             self.open.direction = direction
         return position
@@ -83,6 +119,10 @@ class PlaceReader(ModifierReader):
         """円錐の左に球があり、右に箱がある: right of the cone too."""
         before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
         relation = as_relation(token)
+        if relation in ("left_of", "right_of", "in_front_of", "behind") and self.around:
+            self.open.links.append(Link(relation=relation, phrases=self.around))
+            self.place = None
+            return
         for link in before:
             if relation and link.relation in ("left_of", "right_of", "in_front_of", "behind"):
                 self.open.links.append(Link(relation=relation, phrases=link.phrases))

@@ -39,7 +39,7 @@ class Composer:
         self.syntax, self.knowledge, self.compose = syntax, knowledge, compose
         self.people = Discourse(syntax, anaphora=compose, free_nouns=knowledge is not None)
         self.happenings: list[Happening] = []
-        self.relations: list[Relation] = []
+        self.relations = self.people.relations
         self.camera: list[CameraMove] = []
         self.follows: list[tuple[list[str], str | None]] = []
         self.affected: list[str] = []  # what the last collision hit
@@ -161,6 +161,7 @@ class Composer:
             clause.subordinate == "before"
             and main is not None
             and main.verb == "stop"
+            and not main.negated  # "does not stop until it hits the cube"
             and main.subjects == clause.subjects
         )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kling.prompt.lexical import Token
+from kling.prompt.lexical import Sense, Token
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 
 ATTRIBUTES = ("color", "size", "material", "finish")
@@ -23,6 +23,9 @@ PARTICLES = {"から": "off", "と": "with", "で": "at"}
 _SLOPES = ("slope", "ramp", "stairs", "ledge", "hill")
 # Dictionary forms of what may follow a verb stem.
 _COMES = ("てくる", "てき", "て来る", "て来", "でくる", "でき")
+MEETS = ("向かう", "向く", "向ける", "向かい合う", "向き合う")  # に向かって: toward what
+# What is said of a thing with に where it then is.
+PUTS = ("置く", "おく", "乗せる", "載せる", "のせる", "乗る", "載る", "のる", "乗っかる", "乗っける", "ある", "いる", "並ぶ", "並べる", "設置")
 HELPERS = frozenset(
     [
         "する",
@@ -87,7 +90,9 @@ class OpenClause:
         """The clause as it stands. に is what is hit, whom it is done by, what is fallen on, or a goal."""
         links = list(self.links)
         if self.goals:
-            relation = "into" if verb in ("collide", "knock over") or group.enters else "on" if verb == "fall" else "to"
+            met = verb in ("collide", "knock over") or group.enters
+            rests = verb in ("fall", "posture") or group.puts or kind == "none"  # 机に置く, テーブルにカップ
+            relation = "into" if met else "on" if rests else "to"
             links.append(Link(relation="agent" if group.passive else relation, phrases=tuple(self.goals)))
         return Clause(
             kind=kind,
@@ -132,9 +137,16 @@ class VerbGroup:
     comes: bool = False  # 転がってくる
     holds: bool = False  # 停まっている
     enters: bool = False  # 転がり込む
+    puts: bool = False  # 机に置く
+    until: bool = False  # 止まってからでないと (転がらない)
     subordinate: str = ""
     end: int = 0  # position after the endings
     after: int = 0  # position after ながら, 前に and the like
+
+
+def as_verb(token: Token) -> list[Sense]:
+    """ごっつんこ, with no verb after it: what it sounds like is what happens."""
+    return [Sense(kind="verb", value=token.value("sound") or "")]
 
 
 def as_relation(token: Token | None) -> str | None:
@@ -151,18 +163,20 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
     """The endings of the verb at ``position``."""
     negated = passive = te = causes = holds = False
     enters = tokens[position].lemma.endswith("込む")
+    puts = tokens[position].lemma in PUTS
     comes = tokens[position].text.endswith(_COMES)
     end = position + 1
     while end < len(tokens) and _helps(tokens, end):
         negated |= tokens[end].lemma in ("ない", "ぬ", "ず", "ん", "無い")
         passive |= tokens[end].lemma in ("れる", "られる")
         causes |= tokens[end].lemma in ("せる", "させる")
-        holds |= te and tokens[end].lemma in ("いる", "おる")
+        holds |= (te and tokens[end].lemma in ("いる", "おる")) or tokens[end].lemma in ("てる", "でる")
         comes |= te and tokens[end].lemma in ("くる", "来る")
         enters |= tokens[end].lemma in ("込む", "こむ")
         te = tokens[end].text in ("て", "で")
         end += 1
     subordinate, after = _subordinator(tokens, end, te=te)
+    until = te and after > end + 1
     return VerbGroup(
         negated=negated,
         passive=passive,
@@ -171,6 +185,8 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
         comes=comes,
         holds=holds,
         enters=enters,
+        puts=puts,
+        until=until,
         subordinate=subordinate,
         end=end,
         after=after,
@@ -205,6 +221,10 @@ def _subordinator(tokens: tuple[Token, ...], position: int, *, te: bool) -> tupl
     if token is None or token.form == "punct":
         return "", position
     if te and token.text == "から":
+        denied = [t.lemma for t in tokens[position + 1 : position + 5]]
+        for length in (3, 4):  # 止まってからじゃないと
+            if "ない" in denied[:length] and denied[length - 1 : length] in (["と"], ["限り"]):
+                return "after", position + 1 + length
         return "", position + 1
     value = token.value("subordinator")
     if value is None or te:

@@ -11,12 +11,14 @@ from kling.prompt.lexical import Lexical, Token, says_something
 from kling.prompt.places_ja import PlaceReader
 from kling.prompt.state_ja import (
     HELPERS,
+    MEETS,
     PARTICLES,
     SCENE,
     Modifiers,
     OpenClause,
     VerbGroup,
     along,
+    as_relation,
     denies,
     verb_group,
 )
@@ -49,6 +51,7 @@ class Reader(PlaceReader):
             self._its_place,
             self._modifier,
             self._noun,
+            self._sound,
             self._adverb,
             self._verb,
         )
@@ -72,7 +75,19 @@ class Reader(PlaceReader):
             self._end_sentence()
         elif self.open.subjects and not self.list:
             self.open.topic = True
+        elif self.list and self.open.links and self._place_opens(position + 1):  # 箱の左に球、右に円錐
+            self.open.subjects.extend(self.list)
+            self.list = []
+            self._close("none", "")
         return position + 1
+
+    def _place_opens(self, position: int) -> bool:
+        """左に and a noun: the next thing of a list, with its own place."""
+        token = self._at(position)
+        if token is None or as_relation(token) not in ("left_of", "right_of", "in_front_of", "behind"):
+            return False
+        after = position + 1 if token.text.endswith(("に", "には")) else position + 2
+        return (after == position + 1 or self._text(position + 1) in ("に", "には")) and self._phrase_follows(after)
 
     def _end_sentence(self) -> None:
         self._predicate()
@@ -85,7 +100,7 @@ class Reader(PlaceReader):
             self.clauses[waiting] = replace(self.clauses[waiting], subordinate="")
         self.waiting.clear()
         self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
-        self.sentence_start = len(self.clauses)
+        self.sentence_start, self.around, self.unmet, self.needs = len(self.clauses), (), None, False
 
     def _predicate(self) -> None:
         """Adjectives without a noun at the end: "ボールは赤い"."""
@@ -131,8 +146,12 @@ class Reader(PlaceReader):
         pronoun = token.value("pronoun")
         if pronoun is not None:
             self._pronoun(pronoun, token)
+            after = self._at(position + 1)
+            if token.text.endswith("に") and after is not None and after.lemma in MEETS:  # 互いに向かって
+                return self._goal([self.list.pop()], position + 1)
             return self._particle(position + 1)
         head = token.value("noun") if token.has("noun") else token.value("thing")
+        head = self._as_thing(position, token) or head
         if head is None and not self._unknown_noun(position, token):
             return None
         if head is None and not self.unknown_nouns:
@@ -175,7 +194,10 @@ class Reader(PlaceReader):
         )
 
     def _pronoun(self, kind: str, token: Token) -> None:
-        if kind == "somebody":
+        if kind in ("former", "latter"):
+            ordinal = 1 if kind == "former" else -1
+            number = self._phrase(kind="elliptic", ordinal=ordinal, determiner="the", text=token.text)
+        elif kind == "somebody":
             number = self._phrase(kind="somebody", text=token.text)
         else:
             number = self._phrase(kind="pronoun", head=kind, text=token.text)
@@ -261,7 +283,7 @@ class Reader(PlaceReader):
         if lemma in ("よる", "因る"):  # によって
             self.open.links.append(Link(relation="agent", phrases=tuple(phrases)))
             return position + (2 if self._text(position + 1) == "て" else 1)
-        if lemma in ("向かう", "向く", "向ける"):  # に向かって
+        if lemma in MEETS:  # に向かって
             self.open.links.append(Link(relation="toward", phrases=tuple(phrases)))
             return position + (2 if self._text(position + 1) in ("て", "た") else 1)
         self.open.goals.extend(phrases)
@@ -273,6 +295,8 @@ class Reader(PlaceReader):
         verb, move = token.value("verb"), token.value("move")
         if verb is None and move is None:
             return self._copula(position, token)
+        if token.lemma in ("挟む", "はさむ") and self._flanked(position):
+            return verb_group(self.tokens, position).after
         if verb == "stop" and verb_group(self.tokens, position).holds:
             verb = "posture"  # 停まっている
         if self.list:
@@ -303,8 +327,30 @@ class Reader(PlaceReader):
         self._close(kind, name, group=group, relative=relative)
         return group.after
 
+    def _flanked(self, position: int) -> bool:
+        """箱を挟んで: left and right of it; 箱と円錐に挟まれた球: between them."""
+        group = verb_group(self.tokens, position)
+        if group.passive and len(self.open.goals) > 1:
+            self.open.links.append(Link(relation="between", phrases=tuple(self.open.goals)))
+            self.open.goals = []
+            self._close("make", "make", group=group, relative=self._phrase_follows_verb(group.end))
+        elif group.te and self.open.objects:
+            self.around, self.open.objects = tuple(self.open.objects), []
+        else:
+            return False
+        return True
+
     def _sentence_films(self) -> bool:
         return len(self.clauses) > self.sentence_start and self.clauses[-1].kind == "camera"
+
+    def _meets_next(self, kind: str, subjects: list[int], *, relative: bool) -> None:
+        """球が当たって、箱が倒れる: it has hit the box."""
+        if self.unmet is None or relative or kind != "event":
+            return
+        hitting, self.unmet = self.clauses[self.unmet], None
+        if len(subjects) == 1 and tuple(subjects) != hitting.subjects and subjects[0] > hitting.subjects[0]:
+            at = self.clauses.index(hitting)
+            self.clauses[at] = replace(hitting, links=(*hitting.links, Link(relation="into", phrases=tuple(subjects))))
 
     def _carried(self, verb: str, state: OpenClause) -> list[int]:
         """Who goes on when nobody is named: 誰かが球を投げ、壁に当たる is about the ball."""
@@ -377,14 +423,22 @@ class Reader(PlaceReader):
         if not subjects and not relative and carried and len(self.clauses) > self.sentence_start:
             subjects = self._carried(verb, state)
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
+        self._meets_next(kind, state.subjects, relative=relative)
         index = len(self.clauses)
         clause = state.frozen(kind, verb, tuple(i for i in subjects if i not in camera), group)
+        if self.needs and clause.negated:
+            clause, self.needs = replace(clause, negated=False), False
+        self.needs |= group.until
         if kind == "event" and not relative:
             for gap in self.gaps:
                 way, speed = gap.direction or clause.direction, gap.speed or clause.speed
                 self.clauses.append(replace(clause, subjects=tuple(gap.subjects), direction=way, speed=speed))
             self.gaps, index = [], len(self.clauses)
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
+        met = clause.objects or any(link.relation != "at" for link in clause.links) or clause.passive
+        alone = len(clause.subjects) == 1 and not self.phrases[clause.subjects[0]].plural
+        if verb == "collide" and alone and not met and not relative and not group.negated:
+            self.unmet = index
         if relative:
             self.relatives.append(index)
             return

@@ -50,8 +50,12 @@ class Timeline:
             h
             for h in self.happenings
             if not (h.posture and h.event.agent in moving)
-            and not (h.vague and (h.event.agent, h.clause + 1) in told)  # "is pushed and slides left"
+            and not (h.vague and (h.event.agent, self._next_told(h.clause)) in told)  # "is pushed and slides left"
         ]
+
+    def _next_told(self, clause: int) -> int:
+        """The next clause in which something happens."""
+        return min((h.clause for h in self.happenings if h.clause > clause), default=-1)
 
     def _at_first(self, number: int) -> bool:
         """ "a ball that has been lying still starts to roll": rest that ends, told before what ends it."""
