@@ -64,8 +64,21 @@ class Chunker(VerbReader):
         token = self.tokens[position]
         if token.form != "punct":
             return None
+        if token.text == ":" and self._title(position):
+            self.lost.append(" ".join(token.text for token in self.tokens[:position]))
+            self.chunks.clear()
         self._add({".": "stop", ":": "colon"}.get(token.text, "comma"))
         return position + 1
+
+    def _title(self, position: int) -> bool:
+        """ "Domino rally: five red dominoes fall": bare nouns before the colon, said again or no thing."""
+        before = self.tokens[:position]
+        things = [chunk.phrase.head for chunk in self.chunks if chunk.phrase is not None]
+        plain = all(t.form != "punct" and not t.has("determiner", "number", "vague", *ATTRIBUTES) for t in before)
+        if not (plain and len(things) == 1 and [chunk.kind for chunk in self.chunks] == ["np"]):
+            return False
+        again = any(things[0] in (t.value("noun"), t.value("thing")) for t in self.tokens[position:])
+        return bool(things[0]) and (again or not before[-1].has("noun", "thing"))
 
     # --- scene -------------------------------------------------------------------------------------------------
 
@@ -197,6 +210,11 @@ class Chunker(VerbReader):
         if noun.attributes and following is not None and following.lemma in ("floor", "ground", "surface"):
             self.lost.append(f"{words} {following.text}")  # "a rubber floor"
             return position + 1
+        if noun.attributes and noun.determiner == "all" and not noun.count:  # "a cone and a ball, all made of wood"
+            self._phrase(kind="pronoun", head="everything", text=words)
+            self._add("verb", "be", form="s", text=words)
+            self._add("adjective", attributes=tuple(noun.attributes), text=words)
+            return position
         if (noun.attributes and (noun.determiner or noun.count)) or (noun.skipped and self._text_at(position) == "of"):
             self._phrase(
                 kind="elliptic",

@@ -171,6 +171,8 @@ WORDS: dict[str, dict[str, str]] = {
         "on each other": "stacked|stacked up|on top of each other|one on top of the other|one on top of another"
         "|stacked on top of each other|piled up|in a stack|stacked on each other|on top of one another|in a pile"
         "|stacked one on top of the other|on each other|piled on top of each other",
+        "left_of each other": "in a line from left to right|in a row from left to right|lined up from left to right"
+        "|arranged from left to right|placed from left to right|standing from left to right|ordered from left to right",
         "behind each other": "one behind the other|behind each other|behind one another|one behind another",
         "above each other": "one above the other|above each other|one above another",
         "between": "between|in between",

@@ -7,7 +7,6 @@ from kling.prompt.lexical import Token, as_count
 from kling.prompt.state_ja import ATTRIBUTES, Modifiers, OpenClause, as_relation
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 
-
 _MATERIAL_THINGS = {"木": "tree", "石": "stone"}
 
 
@@ -30,6 +29,7 @@ class ModifierReader(ABC):
         self.place: str | None = None
         self.waiting: list[int] = []  # subordinate clauses waiting for their main clause
         self.last_subjects: list[int] = []
+        self.cleft = False  # 弾むのは: the noun that follows is who does it
         self.around: tuple[int, ...] = ()  # 箱を挟んで: 左に and 右に are said of this
         self.unmet: int | None = None  # 球が当たって、箱が倒れる: the collision whose other side comes next
         self.needs = False  # 止まってからでないと: what does not happen before it, happens after it
@@ -39,6 +39,10 @@ class ModifierReader(ABC):
     @abstractmethod
     def _particle(self, position: int) -> int:
         """What the phrase just read is to the verb."""
+
+    @abstractmethod
+    def _resolve_relatives(self, number: int) -> None:
+        """The noun that clauses before it were waiting for."""
 
     @abstractmethod
     def _verb(self, position: int, token: Token) -> int | None:
@@ -86,9 +90,9 @@ class ModifierReader(ABC):
         self.modifiers, self.list = Modifiers(), []
         counted = position + 2 + self._counts(position + 2)
         told = self._at(counted + 1)
-        if self._text(counted) in ("は", "が") and told is not None and told.has(*ATTRIBUTES):  # うち三つは青
-            if not self._noun_follows(counted + 2) and self._text(counted + 2) != "の":
-                return self._part(position + 1, after)
+        says = self._text(counted) in ("は", "が") and told is not None and told.has(*ATTRIBUTES)
+        if says and not self._noun_follows(counted + 2) and self._text(counted + 2) != "の":  # うち三つは青
+            return self._part(position + 1, after)
         count = as_count(number)
         member = self._phrase(kind="elliptic", count=count, plural=count > 1, among=group.id, text=f"うち{number}")
         self.list.append(member)

@@ -8,7 +8,6 @@ from kling.prompt.places import SUPPORTS
 from kling.prompt.state_ja import as_relation, as_verb, follows_verb, holds
 from kling.prompt.syntactic import Link
 
-
 _ENDS = {"left": "left", "right": "right", "up": "top", "down": "bottom", "toward": "front", "away": "back"}
 
 
@@ -109,7 +108,9 @@ class PlaceReader(ModifierReader):
         only = self._text(position) in ("だけ", "のみ")
         if only or (token.value("place") == "middle" and self._text(position) in ("が", "は", "を", "も")):
             place = token.value("place") or _ENDS.get(direction or "")
-            self.list.append(self._phrase(kind="elliptic", determiner="the", place=place, text=token.text))
+            number = self._phrase(kind="elliptic", determiner="the", place=place, text=token.text)
+            self._resolve_relatives(number)  # 動くのは左だけ
+            self.list.append(number)
             return self._particle(position + only)
         if direction is not None and (self.open.direction is None or direction in ("left", "right")):
             self.open.direction = direction

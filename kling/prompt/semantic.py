@@ -7,21 +7,23 @@ rolls, sliding for the rest; "on the moon" is a gravity.
 """
 
 import itertools
+from dataclasses import replace
 from typing import Protocol
 
 from kling.prompt.discourse import Discourse
-from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
+from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, SceneGraph
 from kling.prompt.places import DENIED, SUPPORTS, chained, facing, placed, related
+from kling.prompt.setting import Places, surroundings
 from kling.prompt.shots import directed, followed, settled
 from kling.prompt.syntactic import Clause, Syntax
 from kling.prompt.timing import Happening, Timeline
 
 
-class Knowledge(Protocol):
+class Knowledge(Places, Protocol):
     """What this level asks of the next one."""
 
     def way_of_moving(self, shape: str) -> str | None: ...
-    def gravity_of(self, place: str) -> str | None: ...
+    def bumps(self, shape: str) -> bool: ...
 
 
 MOTIONS = ("fall", "bounce", "roll", "slide", "throw", "spin", "swing", "topple", "stay")
@@ -70,7 +72,7 @@ class Composer:
         ]
         moves, doubts = settled([*self.camera, *followed(self.follows, events, self.camera)])
         self.people.doubts += doubts
-        scene = self._scene()
+        scene = surroundings(self.syntax, self.knowledge, self.people.doubts)
         things = self.people.things
         graph = SceneGraph(
             objects=tuple(thing.node() for thing in things.values() if thing.shape),
@@ -126,6 +128,9 @@ class Composer:
         links = [
             (link.relation, self._all(link.phrases, **hints)) for link in clause.links if link.relation not in DENIED
         ]
+        if any(number >= 0 and self.people.phrases[number].head == "everything" for number in clause.subjects):
+            named = {name for _, names in links for name in names} | set(objects)  # "all of them roll down a hill"
+            subjects = [name for name in subjects if name not in named]
         self._premodified(clause.objects + tuple(n for link in clause.links for n in link.phrases))
         excepted = {name for relation, names in links if relation == "except" for name in names}
         subjects = [name for name in subjects if name not in excepted]
@@ -247,7 +252,10 @@ class Composer:
         if action not in ("stay",):
             speed = speed or (self.people.things[agent].speed if step == 0 else None)
         event = Event(action=action, agent=agent, patient=patient, direction=direction, speed=speed)
-        vague = clause is not None and clause.verb in ("push", "send", "knock") and direction is None
+        pushed = clause is not None and (
+            clause.verb in ("push", "send", "knock") or (clause.verb == "move" and clause.relative)
+        )
+        vague = pushed and direction is None
         self.happenings.append(Happening(event, self.index, step, posture, vague=vague and action != "collide"))
 
     def _main_step(self, clause: Clause) -> int:
@@ -329,6 +337,9 @@ class Composer:
             way = self._action("move", other) if clause.verb == "knock" and clause.direction in _SIDEWAYS else None
             if way:  # "is knocked to the right"
                 self._happen_at(way, other, clause, 1 if hitting else 0)
+            elif clause.verb == "knock" and any(relation == "off" for relation, _ in links):
+                self._happen("fall", other, step=1 if hitting else 0)  # "knocked off the table"
+                self._locate(replace(clause, verb="fall"), [other], [link for link in links if link[0] == "off"])
             elif clause.verb == "knock over":
                 self._happen("topple", other, step=1 if hitting else 0)
         self.affected = [h for h in hit if h not in hitting]
@@ -388,8 +399,8 @@ class Composer:
         self.happenings.append(Happening(event, self.index, step, vague=vague))
 
     def _playful(self, name: str) -> bool:
-        """It can bump into things by itself: a ball can, a boy's push is no collision of the scene."""
-        return self.people.things[name].shape in ("ball", "cube", "cylinder", "capsule", "cone")
+        """It can bump into things by itself: a ball or a cart can, a boy's push is no collision of the scene."""
+        return self.knowledge is not None and self.knowledge.bumps(self.people.things[name].shape)
 
     def _action(self, verb: str, name: str) -> str | None:
         if verb in MOTIONS:
@@ -436,24 +447,6 @@ class Composer:
             if said and phrase.id not in used and phrase.id not in self.people.seen:
                 self.people.resolve(phrase.id)
                 self._premodified((phrase.id,))
-
-    def _scene(self) -> dict[str, str]:
-        """One value a field: the ground wins over "night", the first over the second (a doubt)."""
-        found: dict[str, str] = {}
-        for kind, value in self.syntax.scene:
-            if kind == "world":
-                place = self.knowledge.gravity_of(value) if self.knowledge is not None else None
-                kind, value = "gravity", place or ""
-            if not value:
-                continue
-            if kind == "style" and kind in found and value not in found[kind]:
-                found[kind] += f", {value}"
-            elif kind == "setting" and found.get(kind) == "night":
-                found[kind] = value
-            elif found.get(kind, value) != value and value != "night":
-                self.people.doubts.append(f"the {kind} is both {found[kind]} and {value}: took {found[kind]}")
-            found.setdefault(kind, value)
-        return found
 
     # --- camera ------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,23 @@ _SLOPES = ("slope", "ramp", "stairs", "ledge", "hill")
 _COMES = ("てくる", "てき", "て来る", "て来", "でくる", "でき")
 MEETS = ("向かう", "向く", "向ける", "向かい合う", "向き合う")  # に向かって: toward what
 # What is said of a thing with に where it then is.
-PUTS = ("置く", "おく", "乗せる", "載せる", "のせる", "乗る", "載る", "のる", "乗っかる", "乗っける", "ある", "いる", "並ぶ", "並べる", "設置")
+PUTS = (
+    "置く",
+    "おく",
+    "乗せる",
+    "載せる",
+    "のせる",
+    "乗る",
+    "載る",
+    "のる",
+    "乗っかる",
+    "乗っける",
+    "ある",
+    "いる",
+    "並ぶ",
+    "並べる",
+    "設置",
+)
 HELPERS = frozenset(
     [
         "する",
@@ -85,6 +101,7 @@ class OpenClause:
     speed: str | None = None
     order: str = ""
     words: list[str] = field(default_factory=list)
+    placed: bool = False  # where it is, is told already: only the verb is still to come
 
     def frozen(self, kind: str, verb: str, subjects: tuple[int, ...], group: "VerbGroup") -> Clause:
         """The clause as it stands. に is what is hit, whom it is done by, what is fallen on, or a goal."""
@@ -176,7 +193,8 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
         te = tokens[end].text in ("て", "で")
         end += 1
     subordinate, after = _subordinator(tokens, end, te=te)
-    until = te and after > end + 1
+    unless = _unless(tokens, after) if subordinate == "after" else after
+    until, after = unless > after, unless
     return VerbGroup(
         negated=negated,
         passive=passive,
@@ -221,10 +239,6 @@ def _subordinator(tokens: tuple[Token, ...], position: int, *, te: bool) -> tupl
     if token is None or token.form == "punct":
         return "", position
     if te and token.text == "から":
-        denied = [t.lemma for t in tokens[position + 1 : position + 5]]
-        for length in (3, 4):  # 止まってからじゃないと
-            if "ない" in denied[:length] and denied[length - 1 : length] in (["と"], ["限り"]):
-                return "after", position + 1 + length
         return "", position + 1
     value = token.value("subordinator")
     if value is None or te:
@@ -233,6 +247,15 @@ def _subordinator(tokens: tuple[Token, ...], position: int, *, te: bool) -> tupl
     while position < len(tokens) and tokens[position].text in ("に", "で", "は", "から"):
         position += 1
     return value, position
+
+
+def _unless(tokens: tuple[Token, ...], position: int) -> int:
+    """The position after じゃないと, でなければ; the same when there is none."""
+    words = [token.lemma for token in tokens[position : position + 4]]
+    for i in (1, 2):
+        if words[:1] in (["だ"], ["で"], ["では"], ["じゃ"]) and words[i : i + 1] in (["ない"], ["無い"]):
+            return position + i + (2 if len(words) > i + 1 and words[i + 1] in ("と", "ば", "限り") else 1)
+    return position
 
 
 def denies(token: Token | None) -> bool:

@@ -41,6 +41,9 @@ class Assembler(Drafts):
             self.loose.clear()
 
     def _colon(self, chunk: Chunk, position: int) -> None:
+        if self.draft.row:
+            self._comma(chunk, position)  # "From left to right: a ball, a cube"
+            return
         self._stop(chunk, position)
 
     def _comma(self, chunk: Chunk, position: int) -> None:
@@ -184,6 +187,9 @@ class Assembler(Drafts):
         """The phrase after a preposition."""
         relation, self.preposition = self.preposition or "", None
         draft = self.draft
+        asked = relation == "of" and draft.verb is None and draft.subjects  # "can you do a video of a ball"
+        if asked and all(self.phrases[i].kind == "somebody" for i in draft.subjects):
+            draft.subjects.clear()
         if draft.empty and relation in ("of", "with", "for", "at"):  # "footage of a ball rolling"
             draft.subjects.append(number)
             self.slot = draft.subjects
@@ -214,7 +220,7 @@ class Assembler(Drafts):
                 draft.subjects.append(phrase.id)
                 self.slot = draft.subjects
                 return
-            again = phrase.determiner == "the" and joined == "," and own_verb and draft.links
+            again = phrase.determiner == "the" and joined == "," and own_verb
             if again and any(self.phrases[i].head == phrase.head for i in draft.subjects):
                 pass  # "a cube and a ball side by side, the ball rolls"
             elif self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
@@ -286,7 +292,8 @@ class Assembler(Drafts):
         if draft.verb.value == "send" and draft.objects and not joined and chunk.form == "ing":
             draft.verb.value = chunk.value  # "sending it sliding": it slides
             return
-        if previous == "np" and not joined and self.last is not None and self._reducible(chunk):
+        wanted = draft.verb.value == "make" and chunk.text.startswith("to ")  # "I want the ball to roll"
+        if previous == "np" and not joined and self.last is not None and (wanted or self._reducible(chunk)):
             self._reduced(chunk, self.last, keep=False)
             return
         subjects = list(draft.subjects)
@@ -401,6 +408,9 @@ class Assembler(Drafts):
             if chunk.value == "over" and draft.verb.value == "fall":
                 draft.verb.value = "topple"
                 return
+        if draft.empty and chunk.text == "from left to right" and self._kind(position + 1) in ("np", "comma", "colon"):
+            draft.links.append(("left_of each other", [-1]))
+            return
         if draft.verb is None and draft.subjects and chunk.value in ("left", "right"):
             if self._kind(position + 1) != "verb":
                 self._place(chunk, position)
@@ -458,7 +468,9 @@ class Assembler(Drafts):
             self.draft.negated = True
 
     def _speed(self, chunk: Chunk, position: int) -> None:
-        if self.draft.verb is not None and self._kind(position + 1) != "verb":
+        following = self.chunks[position + 1] if position + 1 < len(self.chunks) else chunk
+        said = self._kind(position - 1) in ("verb", "direction") and following.form == "ing"  # "tilt up fast following"
+        if self.draft.verb is not None and (following.kind != "verb" or said):
             self.draft.speed = self.draft.speed or chunk.value
         else:
             self.loose_speed = chunk.value

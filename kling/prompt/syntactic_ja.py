@@ -73,12 +73,13 @@ class Reader(PlaceReader):
             return None
         if token.text == ".":
             self._end_sentence()
+        elif (self.open.subjects or self.list) and self.open.links and self._place_opens(position + 1):
+            waits = OpenClause(subjects=[*self.open.subjects, *self.list], placed=True)
+            self.open.subjects, self.list = list(waits.subjects), []
+            self._close("none", "")  # 箱の左に球、右に円錐(が落ちる)
+            self.gaps.append(waits)
         elif self.open.subjects and not self.list:
             self.open.topic = True
-        elif self.list and self.open.links and self._place_opens(position + 1):  # 箱の左に球、右に円錐
-            self.open.subjects.extend(self.list)
-            self.list = []
-            self._close("none", "")
         return position + 1
 
     def _place_opens(self, position: int) -> bool:
@@ -100,6 +101,7 @@ class Reader(PlaceReader):
             self.clauses[waiting] = replace(self.clauses[waiting], subordinate="")
         self.waiting.clear()
         self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
+        self.gaps = [gap for gap in self.gaps if not gap.placed]
         self.sentence_start, self.around, self.unmet, self.needs = len(self.clauses), (), None, False
 
     def _predicate(self) -> None:
@@ -210,6 +212,8 @@ class Reader(PlaceReader):
                 self.clauses[index] = replace(clause, objects=(*clause.objects, number))
             else:
                 self.clauses[index] = replace(clause, subjects=(number,))
+        if self.cleft:
+            self.last_subjects, self.cleft = [number], False
         self.relatives = []
         for link in self.places:
             self.clauses.append(Clause(kind="be", verb="be", subjects=(number,), links=(link,), relative=True))
@@ -304,6 +308,7 @@ class Reader(PlaceReader):
             self._subject(phrases, topic=False)
         group = verb_group(self.tokens, position)
         cleft = self._text(group.end) == "の" and self._text(group.end + 1) == "は"  # 弾むのは赤いほうだけ
+        self.cleft |= cleft
         relative = not group.te and (cleft or self._phrase_follows_verb(group.end))
         self._predicate_before()
         self._cameras_first()
@@ -432,7 +437,9 @@ class Reader(PlaceReader):
         if kind == "event" and not relative:
             for gap in self.gaps:
                 way, speed = gap.direction or clause.direction, gap.speed or clause.speed
-                self.clauses.append(replace(clause, subjects=tuple(gap.subjects), direction=way, speed=speed))
+                links = () if gap.placed else clause.links
+                same = replace(clause, subjects=tuple(gap.subjects), links=links)
+                self.clauses.append(replace(same, direction=way, speed=speed))
             self.gaps, index = [], len(self.clauses)
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
         met = clause.objects or any(link.relation != "at" for link in clause.links) or clause.passive

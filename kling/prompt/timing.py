@@ -59,7 +59,7 @@ class Timeline:
 
     def _at_first(self, number: int) -> bool:
         """ "a ball that has been lying still starts to roll": rest that ends, told before what ends it."""
-        return self.syntax.clauses[self.happenings[number].clause].relative
+        return self.syntax.clauses[self.happenings[number].clause].relative and not self.happenings[number].posture
 
     def _sequence(self) -> list[int]:
         """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
