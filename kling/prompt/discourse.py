@@ -135,13 +135,27 @@ class Discourse:
         if phrase.determiner != "a" and self.anaphora:
             found = self._mentioned(phrase, shape, attributes, avoid)
             if found:
-                return found
+                return self._completed(phrase, shape, attributes, found)
+        if not shape and phrase.kind == "elliptic" and phrase.place and not phrase.plural and self.recent:
+            return self._introduce(
+                phrase, shape, attributes
+            )  # "a cube on the left, the one on the right"
         if (
             not shape and phrase.kind == "elliptic" and not attributes
         ):  # "seven objects": the list that follows says which
             fewer = phrase.count and phrase.count < len(self.last_group) and self.anaphora
             return self._members(self.last_group, phrase.count or 0, {}) if fewer else []
         return self._introduce(phrase, shape, attributes)
+
+    def _completed(self, phrase: Phrase, shape: str, attributes: dict[str, str], found: list[str]) -> list[str]:
+        """ "hits the first domino, all five dominoes topple": those not named yet belong to it, too."""
+        missing = (phrase.count or 0) - len(found)
+        if phrase.determiner != "all" or missing <= 0:
+            return found
+        more = self._introduce(replace(phrase, count=missing), shape, attributes)
+        for name in found:
+            self.things[name].group = phrase.id
+        return [*found, *more]
 
     def _chosen(self, phrase: Phrase) -> list[str]:
         """ "one of them", "the small one of two balls": members of the group, those not spoken of yet first."""
@@ -173,6 +187,8 @@ class Discourse:
         if phrase.count and phrase.count > 1 and phrase.determiner != "the":
             known = [n for n, thing in self.things.items() if thing.fits(shape, {}) and thing.shows(attributes)]
             known = [n for n in known if n not in avoid]
+            if phrase.determiner == "all" and len(known) <= phrase.count:
+                return known
             return known if phrase.determiner == "maybe" and len(known) == phrase.count else []
         if phrase.count == 1 and phrase.determiner != "the" and not (phrase.kind == "elliptic" and attributes):
             return []

@@ -101,6 +101,7 @@ class Drafts:
         self.joined = ""  # "and" or "," since the last phrase
         self.loose: list[Attribute] = []  # "Big. Red. Ball."
         self.loose_speed: str | None = None
+        self.sentence_start = 0
         self.next_order = ""
         self.waiting: list[int] = []  # subordinate clauses that wait for their main clause
         self.details: Phrase | None = None  # the group whose members are told one by one
@@ -123,8 +124,8 @@ class Drafts:
                     draft.initial,
                 )
             return
-        clause = frozen(draft, self.phrases)
         index = len(self.clauses)
+        clause = replace(frozen(draft, self.phrases), opens=index == self.sentence_start)
         if draft.subordinate and not draft.relative:
             if draft.initial or not self.clauses:
                 self.waiting.append(index)

@@ -23,6 +23,8 @@ class Gaps(Drafts):
         contrast = {"speed": draft.speed or verb.speed, "direction": draft.direction, "place": placed}.get(next_kind)
         contrast = contrast and joined and not draft.objects and not verb_ahead(self.chunks, position + 1)
         follows = self._kind(position - 1) == "order" and self.chunks[position - 1].text == "followed by"
+        if self._kind(position - 1) == "order" and not (draft.objects or draft.links):  # "..., then the blue one"
+            follows |= not verb_ahead(self.chunks, position + 1)
         if not (contrast or follows):
             return False
         direction, order = draft.direction, "then" if follows else ""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from kling.prompt.lexical import Token, as_count
-from kling.prompt.state_ja import ATTRIBUTES, Modifiers, OpenClause, as_relation
+from kling.prompt.state_ja import ATTRIBUTES, Modifiers, OpenClause, VerbGroup, as_relation
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 
 _MATERIAL_THINGS = {"木": "tree", "石": "stone"}
@@ -31,6 +31,7 @@ class ModifierReader(ABC):
         self.last_subjects: list[int] = []
         self.cleft = False  # 弾むのは: the noun that follows is who does it
         self.around: tuple[int, ...] = ()  # 箱を挟んで: 左に and 右に are said of this
+        self.nobody: int | None = None  # 押されて、箱が滑る: who does it is named in the next clause
         self.unmet: int | None = None  # 球が当たって、箱が倒れる: the collision whose other side comes next
         self.needs = False  # 止まってからでないと: what does not happen before it, happens after it
         self.gaps: list[OpenClause] = []  # 赤い球は左へ、青い球は右へ転がる: topics that wait for the verb
@@ -41,6 +42,10 @@ class ModifierReader(ABC):
         """What the phrase just read is to the verb."""
 
     @abstractmethod
+    def _phrase_follows_verb(self, position: int) -> bool:
+        """A noun phrase begins here, which the verb before it describes."""
+
+    @abstractmethod
     def _resolve_relatives(self, number: int) -> None:
         """The noun that clauses before it were waiting for."""
 
@@ -49,7 +54,15 @@ class ModifierReader(ABC):
         """Close the clause whose verb stands here."""
 
     @abstractmethod
-    def _close(self, kind: str, verb: str, *, attributes: tuple[Attribute, ...] = ()) -> None:
+    def _close(
+        self,
+        kind: str,
+        verb: str,
+        *,
+        attributes: tuple[Attribute, ...] = (),
+        group: VerbGroup | None = None,
+        relative: bool = False,
+    ) -> None:
         """Freeze the open clause."""
 
     def _at(self, position: int) -> Token | None:
@@ -69,6 +82,12 @@ class ModifierReader(ABC):
         if token.has(*ATTRIBUTES):
             return True
         return token.text in ("その", "この", "もう")
+
+    def _placed(self, numbers: list[int], place: str | None) -> None:
+        """Where in the picture these phrases are said to be."""
+        for number in numbers if place else ():
+            if not self.phrases[number].place and self.phrases[number].kind in ("object", "elliptic"):
+                self.phrases[number] = replace(self.phrases[number], place=place)
 
     def _count(self, number: int, count: int) -> None:
         self.phrases[number] = replace(self.phrases[number], count=count, plural=count != 1, determiner="a")
@@ -91,7 +110,9 @@ class ModifierReader(ABC):
         counted = position + 2 + self._counts(position + 2)
         told = self._at(counted + 1)
         says = self._text(counted) in ("は", "が") and told is not None and told.has(*ATTRIBUTES)
-        if says and not self._noun_follows(counted + 2) and self._text(counted + 2) != "の":  # うち三つは青
+        if (
+            says and after is not None and not self._noun_follows(counted + 2) and self._text(counted + 2) != "の"
+        ):  # うち三つは青
             return self._part(position + 1, after)
         count = as_count(number)
         member = self._phrase(kind="elliptic", count=count, plural=count > 1, among=group.id, text=f"うち{number}")

@@ -94,8 +94,9 @@ class NounReader(VerbReader):
         if noun.attributes and following is not None and following.lemma in ("floor", "ground", "surface"):
             self.lost.append(f"{words} {following.text}")  # "a rubber floor"
             return position + 1
-        if noun.attributes and noun.determiner == "all" and not noun.count:  # "a cone and a ball, all made of wood"
-            self._phrase(kind="pronoun", head="everything", text=words)
+        both = self.tokens[start].lemma == "both"
+        if noun.attributes and (both or (noun.determiner == "all" and not noun.count)):  # "all made of wood"
+            self._phrase(kind="pronoun", head="both" if both else "everything", text=words)
             self._add("verb", "be", form="s", text=words)
             self._add("adjective", attributes=tuple(noun.attributes), text=words)
             return position
@@ -211,6 +212,10 @@ class NounReader(VerbReader):
         if token.form == "poss":  # "a child's ball"
             return position + 1
         following = self._at(position + 1)
+        level = {"top": "top", "upper": "top", "bottom": "bottom", "lower": "bottom"}.get(token.lemma)
+        if level and noun.determiner == "the" and following is not None and following.has("noun", "thing"):
+            noun.place = level  # "the top cube"
+            return position + 1
         if following is not None and (
             following.has("noun") or (following.has("thing") and not following.has("verb", "color", "relation"))
         ):
@@ -277,6 +282,8 @@ class NounReader(VerbReader):
             noun.chain = (token.value("relation") or "").split()[0]
         elif noun.determiner == "the" and (token.text in ("left", "right") or token.lemma in ("middle", "center")):
             noun.place = "middle" if token.lemma in ("middle", "center") else token.text
+        elif noun.determiner == "the" and token.lemma in ("upper", "lower", "bottom"):
+            noun.place = "top" if token.lemma == "upper" else "bottom"
         elif token.has("adjective"):
             noun.skipped.append(token.text)
         elif not token.has("filler"):

@@ -74,7 +74,7 @@ sofa: ソファ|ソファー
 shelf: 棚
 bookshelf: 本棚
 book: 本|絵本|辞書
-bottle: 瓶|びん|ボトル|ペットボトル|ビン|ガラス瓶|ワインボトル
+bottle: 瓶|びん|ボトル|ペットボトル|ビン|空き瓶|ガラス瓶|ワインボトル
 cup: コップ|カップ
 can: 缶|空き缶|缶詰|アルミ缶|缶ジュース|ジュース缶
 vase: 花瓶
@@ -287,6 +287,7 @@ battery: 電池|乾電池
 magnet: 磁石
 flashlight: 懐中電灯
 street lamp: 街灯
+goalpost: ゴール|サッカーゴール
 traffic light: 信号機|信号
 utility pole: 電柱
 sign: 看板|標識

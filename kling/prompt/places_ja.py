@@ -8,7 +8,9 @@ from kling.prompt.places import SUPPORTS
 from kling.prompt.state_ja import as_relation, as_verb, follows_verb, holds
 from kling.prompt.syntactic import Link
 
-_ENDS = {"left": "left", "right": "right", "up": "top", "down": "bottom", "toward": "front", "away": "back"}
+SIDES = ("left_of", "right_of", "in_front_of", "behind", "on", "above", "below")
+_BARE = ("左", "右", "手前", "奥", "左側", "右側", "前", "後ろ", "左端", "右端")
+ENDS = {"left": "left", "right": "right", "up": "top", "down": "bottom", "toward": "front", "away": "back"}
 
 
 class PlaceReader(ModifierReader):
@@ -82,6 +84,8 @@ class PlaceReader(ModifierReader):
         if speed is not None:
             self.open.speed = speed
             return position + 1
+        if (after := self._place_of_before(position, token)) is not None:
+            return after
         if (direction is None and not token.has("place")) or token.has("verb"):
             return None
         if (
@@ -92,6 +96,8 @@ class PlaceReader(ModifierReader):
             return None
         if self._text(position - 1) == "の" and direction in ("up", "down", "away", "toward"):
             return position + 1  # 氷の上: a place of something that is no object
+        if (after := self._stands(position, token)) is not None:
+            return after
         position += 1
         start = position
         while self._text(position) in ("に", "へ", "の", "で") and not token.text.endswith(("に", "へ")):
@@ -103,11 +109,10 @@ class PlaceReader(ModifierReader):
             if self._text(start) == "の":  # 上の箱
                 self.place = self.place or {"up": "top", "down": "bottom"}.get(direction or "")
                 return position
-            self._same_landmark(token)
             return position
         only = self._text(position) in ("だけ", "のみ")
         if only or (token.value("place") == "middle" and self._text(position) in ("が", "は", "を", "も")):
-            place = token.value("place") or _ENDS.get(direction or "")
+            place = token.value("place") or ENDS.get(direction or "")
             number = self._phrase(kind="elliptic", determiner="the", place=place, text=token.text)
             self._resolve_relatives(number)  # 動くのは左だけ
             self.list.append(number)
@@ -116,15 +121,33 @@ class PlaceReader(ModifierReader):
             self.open.direction = direction
         return position
 
-    def _same_landmark(self, token: Token) -> None:
-        """円錐の左に球があり、右に箱がある: right of the cone too."""
-        before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
+    def _place_of_before(self, position: int, token: Token) -> int | None:
+        """円錐の左に球があり、後ろに箱がある: behind the cone too. The landmark is that of the place before."""
         relation = as_relation(token)
-        if relation in ("left_of", "right_of", "in_front_of", "behind") and self.around:
-            self.open.links.append(Link(relation=relation, phrases=self.around))
-            self.place = None
-            return
-        for link in before:
-            if relation and link.relation in ("left_of", "right_of", "in_front_of", "behind"):
-                self.open.links.append(Link(relation=relation, phrases=link.phrases))
-                self.place = None
+        marks = self.around
+        for link in self.clauses[-1].links if len(self.clauses) > self.sentence_start else ():
+            marks = marks or (link.phrases if link.relation in SIDES else ())
+        after = position + 1
+        while self._text(after) in ("に", "には"):
+            after += 1
+        told = after > position + 1 or token.text.endswith(("に", "には"))
+        if relation not in SIDES or not (marks and told and self._phrase_follows(after)):
+            return None
+        self.open.links.append(Link(relation=relation or "", phrases=marks))
+        return after
+
+    def _stands(self, position: int, token: Token) -> int | None:
+        """箱は左、球は右です: where the topic is in the picture."""
+        place = ENDS.get(token.value("place") or token.value("direction") or "")
+        after = position + 1
+        if token.text in _BARE and self.open.topic and self.open.subjects and not self.list:
+            if self._text(after) in (",", "."):
+                self._placed(self.open.subjects, place)
+                self._close("none", "")
+                return after
+            following = self._at(after)
+            if following is not None and following.lemma in ("だ", "です"):
+                self._placed(self.open.subjects, place)
+                self._close("none", "")
+                return after + 1
+        return None

@@ -341,7 +341,7 @@ class Composer:
                 self._happen("fall", other, step=1 if hitting else 0)  # "knocked off the table"
                 self._locate(replace(clause, verb="fall"), [other], [link for link in links if link[0] == "off"])
             elif clause.verb == "knock over":
-                self._happen("topple", other, step=1 if hitting else 0)
+                self._happen_at("topple", other, replace(clause, speed=None), 1 if hitting else 0)
         self.affected = [h for h in hit if h not in hitting]
 
     def _land(self, clause: Clause, subjects: list[str], objects: list[str], links) -> None:

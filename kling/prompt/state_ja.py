@@ -171,6 +171,8 @@ def as_relation(token: Token | None) -> str | None:
     if token is None:
         return None
     side = token.value("place") or token.value("direction")
+    if token.text.endswith("から") and side in ("left", "right"):  # 箱の左側から: comes from there, so goes right
+        return "right_of" if side == "left" else "left_of"
     if token.has("around") or (token.value("move") == "orbit" and token.text[0] in "周回ま"):
         return "path past"
     return token.value("relation") or _SIDE.get(side or "")

@@ -36,7 +36,7 @@ class Assembler(Gaps):
         self._unwind()
         self.details = None
         if chunk.kind == "stop":
-            self.draft = Draft()
+            self.draft, self.sentence_start = Draft(), len(self.clauses)
         self.last = None
         if self._kind(position + 1) not in ("np", "adjective"):
             self.loose.clear()

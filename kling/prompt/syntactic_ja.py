@@ -7,8 +7,9 @@ A verb directly before a noun is a relative clause of that noun (立っている
 
 from dataclasses import replace
 
+from kling.prompt.doers_ja import DoerReader
 from kling.prompt.lexical import Lexical, Token, says_something
-from kling.prompt.places_ja import PlaceReader
+from kling.prompt.places_ja import SIDES
 from kling.prompt.state_ja import (
     HELPERS,
     MEETS,
@@ -17,7 +18,6 @@ from kling.prompt.state_ja import (
     Modifiers,
     OpenClause,
     VerbGroup,
-    along,
     as_relation,
     denies,
     verb_group,
@@ -27,7 +27,7 @@ from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 _LABELS = tuple("ABCDEFGHXYZ")
 
 
-class Reader(PlaceReader):
+class Reader(DoerReader):
     """Reads tokens left to right; ``clauses`` holds what is closed."""
 
     def read(self) -> Syntax:
@@ -85,7 +85,7 @@ class Reader(PlaceReader):
     def _place_opens(self, position: int) -> bool:
         """左に and a noun: the next thing of a list, with its own place."""
         token = self._at(position)
-        if token is None or as_relation(token) not in ("left_of", "right_of", "in_front_of", "behind"):
+        if token is None or as_relation(token) not in SIDES:
             return False
         after = position + 1 if token.text.endswith(("に", "には")) else position + 2
         return (after == position + 1 or self._text(position + 1) in ("に", "には")) and self._phrase_follows(after)
@@ -103,6 +103,7 @@ class Reader(PlaceReader):
         self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
         self.gaps = [gap for gap in self.gaps if not gap.placed]
         self.sentence_start, self.around, self.unmet, self.needs = len(self.clauses), (), None, False
+        self.nobody = None
 
     def _predicate(self) -> None:
         """Adjectives without a noun at the end: "ボールは赤い"."""
@@ -312,8 +313,13 @@ class Reader(PlaceReader):
         relative = not group.te and (cleft or self._phrase_follows_verb(group.end))
         self._predicate_before()
         self._cameras_first()
-        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
-        camera = goes_on or any(self.phrases[i].kind == "camera" for i in self.open.subjects)
+        if relative and verb and not move and any(self.phrases[i].kind == "camera" for i in self.open.subjects):
+            self.open.topic = True  # カメラが転がる球を追う: it is the ball that rolls
+        thing = relative and self.open.topic and bool(verb) and verb != "make"
+        goes_on = (
+            not thing and bool(move) and not self.open.subjects and self._sentence_films()
+        )  # カメラは傾いて、降下する
+        camera = goes_on or (not thing and any(self.phrases[i].kind == "camera" for i in self.open.subjects))
         chased = move in ("follow", "orbit") and bool(self.open.subjects) and not camera
         verb = "move" if chased and verb is None else verb  # a ball that follows or circles a ball is no camera
         kind = "camera" if move and (camera or (verb is None and not chased)) else "make" if verb == "make" else "event"
@@ -323,61 +329,17 @@ class Reader(PlaceReader):
         if camera and token.lemma in ("回る", "まわる"):
             name = "orbit"
         self.open.direction = self.open.direction or (token.value("direction") if verb else None)
+        if verb == "spin" and not camera and any(link.relation == "path past" for link in self.open.links):
+            name = "move"  # 柱の周りを回る
         if kind == "event":
             self._goes_along(verb or "", token, group)
+        self._whereabouts(token, group)
         self.open.words.append(token.text)
         if group.negated and token.lemma in ("ある", "いる", "存在") and not relative:  # 箱はありません
             self._absent()
             return group.after
         self._close(kind, name, group=group, relative=relative)
         return group.after
-
-    def _flanked(self, position: int) -> bool:
-        """箱を挟んで: left and right of it; 箱と円錐に挟まれた球: between them."""
-        group = verb_group(self.tokens, position)
-        if group.passive and len(self.open.goals) > 1:
-            self.open.links.append(Link(relation="between", phrases=tuple(self.open.goals)))
-            self.open.goals = []
-            self._close("make", "make", group=group, relative=self._phrase_follows_verb(group.end))
-        elif group.te and self.open.objects:
-            self.around, self.open.objects = tuple(self.open.objects), []
-        else:
-            return False
-        return True
-
-    def _sentence_films(self) -> bool:
-        return len(self.clauses) > self.sentence_start and self.clauses[-1].kind == "camera"
-
-    def _meets_next(self, kind: str, subjects: list[int], *, relative: bool) -> None:
-        """球が当たって、箱が倒れる: it has hit the box."""
-        if self.unmet is None or relative or kind != "event":
-            return
-        hitting, self.unmet = self.clauses[self.unmet], None
-        if len(subjects) == 1 and tuple(subjects) != hitting.subjects and subjects[0] > hitting.subjects[0]:
-            at = self.clauses.index(hitting)
-            self.clauses[at] = replace(hitting, links=(*hitting.links, Link(relation="into", phrases=tuple(subjects))))
-
-    def _carried(self, verb: str, state: OpenClause) -> list[int]:
-        """Who goes on when nobody is named: 誰かが球を投げ、壁に当たる is about the ball."""
-        thrown = self.clauses[-1].objects if all(self.phrases[i].kind == "somebody" for i in self.last_subjects) else ()
-        return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
-
-    def _cameras_first(self) -> None:
-        """カメラを動かす, カメラが動く: either way it is the camera that moves."""
-        cameras = [i for i in self.open.objects if self.phrases[i].kind == "camera"]
-        if cameras and not self.open.subjects:
-            self.open.subjects = cameras
-            self.open.objects = [i for i in self.open.objects if i not in cameras]
-
-    def _goes_along(self, verb: str, token: Token, group: VerbGroup) -> None:
-        state = self.open
-        travels = verb in ("roll", "slide", "move", "dash")
-        if travels and group.comes and state.direction is None and not token.text.startswith("出"):
-            state.direction = "toward"
-        intransitive = token.lemma.endswith("越す") or not (token.lemma.endswith("す") or group.causes or group.passive)
-        if intransitive and state.objects and (travels or verb in ("fall", "bounce", "spin")):
-            state.links.append(along([self.phrases[i] for i in state.objects], verb, state.direction))
-            state.objects = []
 
     def _predicate_before(self) -> None:
         modifiers, self.modifiers = self.modifiers, Modifiers()
@@ -428,9 +390,12 @@ class Reader(PlaceReader):
         if not subjects and not relative and carried and len(self.clauses) > self.sentence_start:
             subjects = self._carried(verb, state)
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
-        self._meets_next(kind, state.subjects, relative=relative)
+        if not relative:
+            self._meets_next(kind, state.subjects)
+            self._done_by(kind, state.subjects)
         index = len(self.clauses)
         clause = state.frozen(kind, verb, tuple(i for i in subjects if i not in camera), group)
+        clause = replace(clause, opens=index == self.sentence_start)
         if self.needs and clause.negated:
             clause, self.needs = replace(clause, negated=False), False
         self.needs |= group.until
@@ -444,6 +409,9 @@ class Reader(PlaceReader):
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
         met = clause.objects or any(link.relation != "at" for link in clause.links) or clause.passive
         alone = len(clause.subjects) == 1 and not self.phrases[clause.subjects[0]].plural
+        opens = index == self.sentence_start and kind == "event" and (group.te or group.passive)
+        if opens and not (clause.subjects or clause.objects or relative or group.subordinate):
+            self.nobody = index
         if verb == "collide" and alone and not met and not relative and not group.negated:
             self.unmet = index
         if relative:

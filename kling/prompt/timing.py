@@ -104,4 +104,12 @@ class Timeline:
             if (self.happenings[i].event.action != "stay" or self._at_first(i))
             and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
         ]
-        return 1 + max(before, default=-1)
+        return max(1 + max(before, default=-1), self._beside(number, base))
+
+    def _beside(self, number: int, base: dict[int, int]) -> int:
+        """ "when the ball lands, the cube slides and the cone topples": the second is no earlier than the first."""
+        clause, before = self.syntax.clauses[number], self.syntax.clauses[number - 1] if number else None
+        if before is None or clause.relative or clause.subordinate or clause.opens or number - 1 not in base:
+            return 0
+        follows = any(sub.main == number - 1 and sub.subordinate == "after" for sub in self.syntax.clauses)
+        return base[number - 1] if follows else 0

@@ -1,0 +1,79 @@
+"""Who does what a Japanese verb says, and to whom, when the clause itself leaves it out. Part of level 2."""
+
+from dataclasses import replace
+
+from kling.prompt.lexical import Token
+from kling.prompt.places_ja import ENDS, PlaceReader
+from kling.prompt.state_ja import OpenClause, VerbGroup, along, verb_group
+from kling.prompt.syntactic import Link
+
+
+class DoerReader(PlaceReader):
+    """Finds subjects and objects across clauses; the rest is kling.prompt.syntactic_ja.Reader's."""
+
+    def _carried(self, verb: str, state: OpenClause) -> list[int]:
+        """Who goes on when nobody is named: 誰かが球を投げ、壁に当たる is about the ball."""
+        thrown = self.clauses[-1].objects if all(self.phrases[i].kind == "somebody" for i in self.last_subjects) else ()
+        return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
+
+    def _cameras_first(self) -> None:
+        """カメラを動かす, カメラが動く: either way it is the camera that moves."""
+        cameras = [i for i in self.open.objects if self.phrases[i].kind == "camera"]
+        if cameras and not self.open.subjects:
+            self.open.subjects = cameras
+            self.open.objects = [i for i in self.open.objects if i not in cameras]
+
+    def _goes_along(self, verb: str, token: Token, group: VerbGroup) -> None:
+        state = self.open
+        travels = verb in ("roll", "slide", "move", "dash")
+        if travels and group.comes and state.direction is None and not token.text.startswith("出"):
+            state.direction = "toward"
+        intransitive = token.lemma.endswith("越す") or not (token.lemma.endswith("す") or group.causes or group.passive)
+        if intransitive and state.objects and (travels or verb in ("fall", "bounce", "spin")):
+            state.links.append(along([self.phrases[i] for i in state.objects], verb, state.direction))
+            state.objects = []
+
+    def _whereabouts(self, token: Token, group: VerbGroup) -> None:
+        """箱は右にある: in the picture; 互いに近づく: each toward the other; 柱の周りを回る: travels."""
+        state = self.open
+        heads = {self.phrases[i].head for i in (*state.subjects, *state.goals)}
+        if "each other" in heads and token.lemma in ("近づく", "近寄る", "接近", "寄る", "迫る"):
+            state.direction = "together"
+        if "each other" in heads and token.lemma in ("離れる", "遠ざかる"):
+            state.direction = "apart"
+        placed = group.puts and not state.links and token.lemma not in ("並ぶ", "並べる")
+        if placed and (ENDS.get(state.direction or "")):
+            self._placed(state.objects or state.subjects, ENDS[state.direction or ""])
+
+    def _flanked(self, position: int) -> bool:
+        """箱を挟んで: left and right of it; 箱と円錐に挟まれた球: between them."""
+        group = verb_group(self.tokens, position)
+        if group.passive and len(self.open.goals) > 1:
+            self.open.links.append(Link(relation="between", phrases=tuple(self.open.goals)))
+            self.open.goals = []
+            self._close("make", "make", group=group, relative=self._phrase_follows_verb(group.end))
+        elif group.te and self.open.objects:
+            self.around, self.open.objects = tuple(self.open.objects), []
+        else:
+            return False
+        return True
+
+    def _done_by(self, kind: str, subjects: list[int]) -> None:
+        """球に押されて、箱が滑る: it is the box that was pushed."""
+        if self.nobody is None or not subjects:
+            return
+        at, self.nobody = self.nobody, None
+        if kind == "event" and all(self.phrases[i].kind != "camera" for i in subjects):
+            self.clauses[at] = replace(self.clauses[at], subjects=tuple(subjects))
+
+    def _meets_next(self, kind: str, subjects: list[int]) -> None:
+        """球が当たって、箱が倒れる: it has hit the box."""
+        if self.unmet is None or kind != "event":
+            return
+        hitting, self.unmet = self.clauses[self.unmet], None
+        if len(subjects) == 1 and tuple(subjects) != hitting.subjects and subjects[0] > hitting.subjects[0]:
+            at = self.clauses.index(hitting)
+            self.clauses[at] = replace(hitting, links=(*hitting.links, Link(relation="into", phrases=tuple(subjects))))
+
+    def _sentence_films(self) -> bool:
+        return len(self.clauses) > self.sentence_start and self.clauses[-1].kind == "camera"
