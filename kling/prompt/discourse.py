@@ -137,9 +137,7 @@ class Discourse:
             if found:
                 return self._completed(phrase, shape, attributes, found)
         if not shape and phrase.kind == "elliptic" and phrase.place and not phrase.plural and self.recent:
-            return self._introduce(
-                phrase, shape, attributes
-            )  # "a cube on the left, the one on the right"
+            return self._introduce(phrase, shape, attributes)  # "a cube on the left, the one on the right"
         if (
             not shape and phrase.kind == "elliptic" and not attributes
         ):  # "seven objects": the list that follows says which
@@ -224,7 +222,8 @@ class Discourse:
         guessed = not shape and phrase.kind == "elliptic" and bool(self.recent) and self.anaphora
         if guessed:
             shape = self.things[self.recent[-1]].shape
-        options = [value for name, value in (*phrase.attributes, *phrase.alternatives) if name == "color"]
+        kind = phrase.alternatives[0][0] if phrase.alternatives else "color"  # what tells them apart
+        options = [value for name, value in (*phrase.attributes, *phrase.alternatives) if name == kind]
         count = phrase.count or (len(options) if phrase.plural and len(options) > 1 else 2 if phrase.plural else 1)
         if phrase.vague or (phrase.plural and not phrase.count and len(options) < 2):
             self.doubts.append(f'"{phrase.text}" does not say how many: took {count}')
@@ -236,7 +235,7 @@ class Discourse:
         for i in range(self._room(count, phrase.text)):
             own = dict(attributes)
             if phrase.plural and len(options) > 1:
-                own["color"] = options[i * len(options) // count]
+                own[kind] = options[i * len(options) // count]
             thing = self._new(phrase, own, shape=shape, group=group)
             thing.guessed = guessed
             found.append(thing.id)

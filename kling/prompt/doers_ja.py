@@ -13,8 +13,33 @@ class DoerReader(PlaceReader):
 
     def _carried(self, verb: str, state: OpenClause) -> list[int]:
         """Who goes on when nobody is named: 誰かが球を投げ、壁に当たる is about the ball."""
+        both = [n for c in self.clauses[self.sentence_start :] for n in c.subjects]
+        if len(self.last_subjects) == 1 and any(self.phrases[i].head == "each other" for i in state.goals):
+            return list(dict.fromkeys(both))  # 箱は左、球は右にあり、互いに近づく
+        if verb == "topple" and len(self.last_subjects) == 1 and self.clauses[-1].verb == "collide":
+            fallen = self._falls(self.last_subjects[0])
+            if fallen:
+                return fallen
         thrown = self.clauses[-1].objects if all(self.phrases[i].kind == "somebody" for i in self.last_subjects) else ()
         return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
+
+    def _hit_before(self) -> list[int]:
+        """What the clause before says is hit."""
+        before = self.clauses[-1] if len(self.clauses) > self.sentence_start else None
+        links = before.links if before is not None and before.verb == "collide" else ()
+        return [number for link in links if link.relation == "into" for number in link.phrases]
+
+    def _falls(self, hitter: int) -> list[int]:
+        """Who topples when nobody is named: 円錐に球が当たって倒れる is about the cone, what was hit."""
+        if self.unmet is not None and self.unmet > self.sentence_start:
+            at, self.unmet = self.unmet, None
+            before = self.clauses[at - 1].subjects
+            link = Link(relation="into", phrases=before)
+            self.clauses[at] = replace(self.clauses[at], links=(*self.clauses[at].links, link))
+            return list(before)
+        hit = self._hit_before()
+        round_one = self.phrases[hitter].head == "ball"  # what is round does not topple
+        return hit if hit and (round_one or max(hit) < hitter) else []
 
     def _cameras_first(self) -> None:
         """カメラを動かす, カメラが動く: either way it is the camera that moves."""
@@ -71,7 +96,7 @@ class DoerReader(PlaceReader):
         if self.unmet is None or kind != "event":
             return
         hitting, self.unmet = self.clauses[self.unmet], None
-        if len(subjects) == 1 and tuple(subjects) != hitting.subjects and subjects[0] > hitting.subjects[0]:
+        if len(subjects) == 1 and tuple(subjects) != hitting.subjects:
             at = self.clauses.index(hitting)
             self.clauses[at] = replace(hitting, links=(*hitting.links, Link(relation="into", phrases=tuple(subjects))))
 

@@ -162,6 +162,11 @@ class ModifierReader(ABC):
         found = next((sense for sense in token.senses if sense.kind in ATTRIBUTES), None)
         if found is not None and not self._is_head(position, token) and not self._as_thing(position, token):
             return self._attribute(position, token, found.kind, found.value)
+        if token.text == "大小":  # one of each
+            modifiers.attributes.append(("size", "large"))
+            modifiers.alternatives.append(("size", "small"))
+            modifiers.joined = True
+            return position + (2 if following == "の" else 1)
         number = token.value("number")
         if number is not None and number.replace(".", "").isdecimal():
             return self._number(position, number)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from kling.prompt.graph import SHAPES
 from kling.prompt.lexical import Token
 from kling.prompt.modifiers_ja import ModifierReader
 from kling.prompt.places import SUPPORTS
@@ -52,9 +53,8 @@ class PlaceReader(ModifierReader):
             if self.list:
                 self.lost.extend(self.phrases[i].text for i in self.list if self.phrases[i].kind == "somebody")
                 owner = self.list.pop()
-                if self.phrases[owner].head in SUPPORTS and self._phrase_follows(position):  # テーブルの瓶
-                    self.places.append(Link(relation="on", phrases=(owner,)))
-                    return position
+                if self.phrases[owner].kind == "object" and self._phrase_follows(position):
+                    return self._owned(owner, position)
                 if self.phrases[owner].kind == "object" and not self._phrase_follows(position):
                     self.list.append(owner)
             return position
@@ -75,7 +75,8 @@ class PlaceReader(ModifierReader):
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
         chain = token.value("relation") or ""
-        if chain.endswith("each other") and (chain.startswith("on") or not holds(self._at(position + 1))):
+        stands = not chain.startswith("near") or not holds(self._at(position + 1))  # 並んでいる says no more than ある
+        if chain.endswith("each other") and stands:
             self.open.links.append(Link(relation=chain, phrases=(-1,)))
             return position + 1
         if order is not None:
@@ -119,6 +120,16 @@ class PlaceReader(ModifierReader):
             return self._particle(position + only)
         if direction is not None and (self.open.direction is None or direction in ("left", "right")):
             self.open.direction = direction
+        return position
+
+    def _owned(self, owner: int, position: int) -> int:
+        """テーブルの瓶 stands on it; レンガの壁, 車のタイヤ: says of what kind, and is no thing of its own."""
+        phrase = self.phrases[owner]
+        if phrase.head in SUPPORTS:
+            self.places.append(Link(relation="on", phrases=(owner,)))
+        elif phrase.head not in SHAPES and owner == len(self.phrases) - 1:
+            self.lost.append(phrase.text)
+            self.phrases[owner] = replace(phrase, kind="somebody")
         return position
 
     def _place_of_before(self, position: int, token: Token) -> int | None:

@@ -101,13 +101,14 @@ class OpenClause:
     speed: str | None = None
     order: str = ""
     words: list[str] = field(default_factory=list)
+    themes: int = 0  # how many subjects は marked, before one with が
     placed: bool = False  # where it is, is told already: only the verb is still to come
 
     def frozen(self, kind: str, verb: str, subjects: tuple[int, ...], group: "VerbGroup") -> Clause:
         """The clause as it stands. に is what is hit, whom it is done by, what is fallen on, or a goal."""
         links = list(self.links)
         if self.goals:
-            met = verb in ("collide", "knock over") or group.enters
+            met = verb in ("collide", "knock over", "throw") or group.enters
             rests = verb in ("fall", "posture") or group.puts or kind == "none"  # 机に置く, テーブルにカップ
             relation = "into" if met else "on" if rests else "to"
             links.append(Link(relation="agent" if group.passive else relation, phrases=tuple(self.goals)))

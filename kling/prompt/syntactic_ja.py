@@ -24,6 +24,8 @@ from kling.prompt.state_ja import (
 )
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 
+_WITHIN = ("入る", "はいる", "隠れる", "出る")
+_BACKDROPS = ("背景", "床", "地面", "画面", "空", "照明", "光", "空間", "明かり", "天井")
 _LABELS = tuple("ABCDEFGHXYZ")
 
 
@@ -43,6 +45,12 @@ class Reader(DoerReader):
         )
 
     def _step(self, position: int) -> int:
+        token = self.tokens[position]
+        if (
+            token.text.startswith(_BACKDROPS) and not token.has(*SCENE) and self.modifiers.attributes
+        ):  # 黒い背景に: no thing is black
+            self.lost.extend(self.modifiers.words)
+            self.modifiers = Modifiers()
         readers = (
             self._punctuation,
             self._scene,
@@ -59,7 +67,6 @@ class Reader(DoerReader):
             after = reader(position, self.tokens[position])
             if after is not None:
                 return after
-        token = self.tokens[position]
         part = token.form.split()[0]
         known = token.has("filler", "counter", "conjunction", "relation", "subordinator") or token.lemma in HELPERS
         if not known and part not in ("助詞", "助動詞", "接頭辞", "接尾辞") and says_something(token.text):
@@ -152,6 +159,9 @@ class Reader(DoerReader):
             after = self._at(position + 1)
             if token.text.endswith("に") and after is not None and after.lemma in MEETS:  # 互いに向かって
                 return self._goal([self.list.pop()], position + 1)
+            if pronoun == "each other" and self._text(position + 1) not in ("の", "を", "に", "と"):
+                self.open.goals.append(self.list.pop())
+                return position + 1
             return self._particle(position + 1)
         head = token.value("noun") if token.has("noun") else token.value("thing")
         head = self._as_thing(position, token) or head
@@ -264,16 +274,12 @@ class Reader(DoerReader):
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
         said = self.open
-        if (
-            said.subjects
-            and said.topic
-            and topic
-            and (said.direction or said.speed)
-            and not (said.objects or said.goals)
-        ):
+        if said.subjects and said.topic and (said.direction or said.speed) and not (said.objects or said.goals):
             self.gaps.append(said)
             self.open = OpenClause(order=said.order)
         if self.open.subjects and not any(self.phrases[i].kind == "camera" for i in (*self.open.subjects, *phrases)):
+            if said.topic and not topic:
+                said.themes = len(said.subjects)
             self.open.subjects.extend(phrases)
         elif self.open.subjects:
             self._close("none", "")
@@ -334,6 +340,10 @@ class Reader(DoerReader):
         if kind == "event":
             self._goes_along(verb or "", token, group)
         self._whereabouts(token, group)
+        if verb == "knock over" and not (self.open.objects or self.open.goals or group.passive):
+            self.open.objects = self._hit_before()  # 球が円錐に当たり、倒す
+        if token.lemma in _WITHIN and group.holds:
+            kind, name = "make", "make"  # 箱の中に入っている
         self.open.words.append(token.text)
         if group.negated and token.lemma in ("ある", "いる", "存在") and not relative:  # 箱はありません
             self._absent()
@@ -385,6 +395,8 @@ class Reader(DoerReader):
         if relative and state.topic:
             self.open.subjects, self.open.topic, subjects = subjects, True, []
             self.open.order, state.order = state.order, ""
+        if group.subordinate and state.themes:  # 箱は、球が当たるまで動かない: only the ball hits
+            self.open.subjects, self.open.topic, subjects = subjects[: state.themes], True, subjects[state.themes :]
         placed = kind == "make" and state.links and not state.objects  # 箱の左にあり、円錐の手前にある
         carried = kind in ("event", "be") or placed
         if not subjects and not relative and carried and len(self.clauses) > self.sentence_start:
@@ -405,6 +417,8 @@ class Reader(DoerReader):
                 links = () if gap.placed else clause.links
                 same = replace(clause, subjects=tuple(gap.subjects), links=links)
                 self.clauses.append(replace(same, direction=way, speed=speed))
+            told = [number for gap in self.gaps for number in gap.subjects]
+            subjects = [*told, *(number for number in subjects if number not in told)]
             self.gaps, index = [], len(self.clauses)
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
         met = clause.objects or any(link.relation != "at" for link in clause.links) or clause.passive
