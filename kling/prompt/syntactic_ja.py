@@ -25,7 +25,7 @@ from kling.prompt.state_ja import (
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 
 _WITHIN = ("入る", "はいる", "隠れる", "出る")
-_BACKDROPS = ("背景", "床", "地面", "画面", "空", "照明", "光", "空間", "明かり", "天井")
+_BACKDROPS = ("背景", "背景に", "背景には", "床", "地面", "画面", "空", "照明", "光", "空間", "明かり", "天井")
 _LABELS = tuple("ABCDEFGHXYZ")
 
 
@@ -46,9 +46,7 @@ class Reader(DoerReader):
 
     def _step(self, position: int) -> int:
         token = self.tokens[position]
-        if (
-            token.text.startswith(_BACKDROPS) and not token.has(*SCENE) and self.modifiers.attributes
-        ):  # 黒い背景に: no thing is black
+        if token.text in _BACKDROPS and self.modifiers.attributes:  # 黒い背景に: no thing is black
             self.lost.extend(self.modifiers.words)
             self.modifiers = Modifiers()
         readers = (
