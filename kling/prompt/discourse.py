@@ -7,6 +7,8 @@ from kling.prompt.places import standing
 from kling.prompt.syntactic import Attribute, Clause, Phrase, Syntax
 
 MAX_OBJECTS = 8
+PEOPLE = ("boy", "girl", "child", "kid", "man", "woman", "adult", "dancer", "athlete", "astronaut", "worker", "chef",
+          "teacher", "student")  # fmt: skip
 
 
 @dataclass
@@ -79,7 +81,8 @@ class Discourse:
             return []
         if phrase.head == "it":
             options = [name for name in (*prefer, *reversed(self.recent)) if name not in avoid]
-            return options[:1]
+            things = [name for name in options if self.things[name].shape not in PEOPLE]
+            return (things or options)[:1]
         if phrase.head in ("both", "they"):
             group = self.last_group if len(self.last_group) > 1 else list(self.things)
             return list(group[-2:] if phrase.head == "both" and len(group) > 2 else group)
@@ -193,7 +196,7 @@ class Discourse:
         options = [n for n in reversed(self.recent) if n not in avoid and self.things[n].fits(shape, attributes)]
         if phrase.place:  # "the right ball" is not the one on the left
             options = [n for n in options if self.things[n].place in (None, phrase.place)]
-            options = standing(options, phrase.place, self.relations) or options
+            options = standing(options, phrase.place, self.relations) or self._in_row(options, phrase) or options
         exact = [n for n in options if self.things[n].shows(attributes)]
         if phrase.plural and phrase.determiner:
             chosen = exact if exact else options
@@ -215,6 +218,15 @@ class Discourse:
                     self.recent = [n for n in self.recent if n != name] + [name]
                 return [name]
         return []
+
+    def _in_row(self, options: list[str], phrase: Phrase) -> list[str]:
+        """ "three pins stand in a row, the middle one falls": a group stands as it is counted, from the left."""
+        row = [name for name in self.things if name in options]
+        groups = {self.things[name].group for name in row}
+        if len(row) < 2 or None in groups or len(groups) > 1 or phrase.plural:
+            return []
+        at = {"left": 0, "middle": len(row) // 2, "right": -1}.get(phrase.place or "")
+        return [] if at is None or (phrase.place == "middle" and len(row) % 2 == 0) else [row[at]]
 
     def _introduce(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:
         if phrase.parts:

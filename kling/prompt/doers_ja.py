@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from kling.prompt.lexical import Token
+from kling.prompt.places import SUPPORTS
 from kling.prompt.places_ja import ENDS, PlaceReader
 from kling.prompt.state_ja import OpenClause, VerbGroup, along, verb_group
 from kling.prompt.syntactic import Link
@@ -20,7 +21,9 @@ class DoerReader(PlaceReader):
             fallen = self._falls(self.last_subjects[0])
             if fallen:
                 return fallen
-        thrown = self.clauses[-1].objects if all(self.phrases[i].kind == "somebody" for i in self.last_subjects) else ()
+        told = [c for c in self.clauses[self.sentence_start :] if not c.relative]
+        nobody = bool(told) and all(self.phrases[i].kind == "somebody" for i in self.last_subjects)
+        thrown = told[-1].objects if nobody else ()
         return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
 
     def _hit_before(self) -> list[int]:
@@ -28,6 +31,27 @@ class DoerReader(PlaceReader):
         before = self.clauses[-1] if len(self.clauses) > self.sentence_start else None
         links = before.links if before is not None and before.verb == "collide" else ()
         return [number for link in links if link.relation == "into" for number in link.phrases]
+
+    def _with_tool(self, verb: str) -> None:
+        """ハンマーで箱を叩く: the hammer hits it."""
+        if verb not in ("collide", "knock over"):
+            return
+        for link in self.open.links:
+            tools = [i for i in link.phrases if i >= 0 and self.phrases[i].kind == "object"]
+            if link.relation == "at" and tools and self.phrases[tools[0]].head not in SUPPORTS:
+                self.open.subjects = tools
+                self.open.links = [other for other in self.open.links if other is not link]
+
+    def _same_object(self, token: Token, group: VerbGroup) -> None:
+        """箱を押して右に動かす, 球が円錐に当たり、倒す: what it is done to was named in the clause before."""
+        verb, told = token.value("verb") or "", [c for c in self.clauses[self.sentence_start :] if not c.relative]
+        if self.open.objects or self.open.goals or group.passive or not told:
+            return
+        if verb == "knock over":
+            gone_on = told[-1].objects or (told[-1].subjects if self.open.subjects else ())
+            self.open.objects = self._hit_before() or list(gone_on)
+        elif token.lemma.endswith("す") and verb in ("move", "roll", "slide", "fall", "throw", "spin", "push"):
+            self.open.objects = list(told[-1].objects)
 
     def _falls(self, hitter: int) -> list[int]:
         """Who topples when nobody is named: 円錐に球が当たって倒れる is about the cone, what was hit."""

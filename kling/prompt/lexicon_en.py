@@ -100,7 +100,7 @@ WORDS: dict[str, dict[str, str]] = {
         "neither": "neither",
     },
     "verb": {
-        "fall": "release|let go of|come back down|fall back|fall back down|drop back down|come down again"
+        "fall": "rain down|release|let go of|come back down|fall back|fall back down|drop back down|come down again"
         "|go back down"
         "|drop back|fall down again|fall again|fall|drop|plummet|plunge|descend|fall down|drop down|come down"
         "|fall freely|free fall",
@@ -127,7 +127,7 @@ WORDS: dict[str, dict[str, str]] = {
         "|do not move|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless"
         "|stay where it be|remain at rest|stay at rest|remain stationary|stay stationary|be at rest|rest motionless"
         "|start still",
-        "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
+        "stop": "pause|stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
         "|come to a complete stop|stand still again",
         "posture": "balance|be balance|sit|stand|rest|lie|wait|park|perch|be rest",
         "move": "walk|run|crawl|march|gallop|trot|stroll|jog|move|travel|go|drive|come|head|proceed|advance|cruise"
@@ -347,7 +347,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w"
+        "": "off the edge|over the edge|on the edge|to the edge|near the edge"
+        "|nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w"
         "|cheers"
         "|something like|product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please"
         "|picture|image"
@@ -371,7 +372,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Understood as picture talk that the graph has no place for: passed on as text.
     "adjective": {
-        "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
+        "": "leftmost|rightmost"
+        "|heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
         "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
         "|medium|moderate|steady|taller|shorter|wider|thinner|tallest|shortest|highest|lowest|heaviest|lightest"
         "|nearest|closest|farthest|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud"

@@ -236,6 +236,11 @@ class ModifierReader(ABC):
         if following is not None and following.text in ("回", "度", "回転", "秒", "番", "回目"):
             self.lost.append(f"{self.tokens[position].text}{following.text}")  # how often: no place in the graph
             return after + 1
+        before = self._at(position - 1)
+        label = before is not None and not before.senses and before.form.startswith("名詞")
+        if label and not self.list and (following is None or following.form == "punct"):  # レベル2: 黄色い球が
+            self.lost.append(number)
+            return after
         if following is not None and following.has("counter"):
             after += 1
         self.modifiers.count = as_count(number)

@@ -6,6 +6,7 @@ from kling.prompt.lexical import Token, as_count
 from kling.prompt.syntactic import Attribute, Phrase
 from kling.prompt.verbs_en import ATTRIBUTES, Chunk, VerbReader
 
+_SIDEMOST = ("left", "right", "leftmost", "rightmost")
 _PICTURES = ("scene", "shot", "video", "clip", "footage", "view", "image", "picture", "animation", "movie", "film")
 
 
@@ -280,8 +281,8 @@ class NounReader(VerbReader):
             noun.actions.append("stay")
         elif (token.value("relation") or "").endswith("each other"):  # "two stacked cubes"
             noun.chain = (token.value("relation") or "").split()[0]
-        elif noun.determiner == "the" and (token.text in ("left", "right") or token.lemma in ("middle", "center")):
-            noun.place = "middle" if token.lemma in ("middle", "center") else token.text
+        elif noun.determiner == "the" and (token.text in _SIDEMOST or token.lemma in ("middle", "center")):
+            noun.place = "middle" if token.lemma in ("middle", "center") else token.text.removesuffix("most")
         elif noun.determiner == "the" and token.lemma in ("upper", "lower", "bottom"):
             noun.place = "top" if token.lemma == "upper" else "bottom"
         elif token.has("adjective"):

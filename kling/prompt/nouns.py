@@ -166,7 +166,7 @@ windmill: cone, 2 2 6, 20000, wood, fixed
 bush|flower|rose bush|plant|houseplant|cactus|sunflower: capsule, 0.15 0.15 0.3, 2, soft, fixed
 house|building|skyscraper|tower|castle|church|bridge: cube, 4 4 4, 100000, stone, fixed
 wall|fence|door|gate|board: cube, 1.0 0.05 0.7, 400, stone, fixed
-sign|road sign|goalpost: cube, 0.3 0.03 0.5, 20, metal, fixed
+sign|road sign|goalpost|goal: cube, 0.3 0.03 0.5, 20, metal, fixed
 plank|wooden beam|seesaw|ladder: cube, 0.6 0.12 0.02, 6, wood
 rail|conveyor belt|conveyor: cube, 1.2 0.2 0.15, 200, metal, fixed
 mirror|picture frame|flag: cube, 0.3 0.02 0.4, 4, wood

@@ -47,6 +47,8 @@ class PlaceReader(ModifierReader):
 
     def _genitive(self, position: int) -> int:
         """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
+        near = position + (self._text(position) in ("すぐ", "ちょうど", "少し", "ちょっと", "やや"))
+        position = near if as_relation(self._at(near)) else position  # 箱のすぐ右に
         token = self._at(position)
         relation = as_relation(token)
         if token is None or relation is None:

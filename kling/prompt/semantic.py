@@ -256,7 +256,9 @@ class Composer:
             clause.verb in ("push", "send", "knock") or (clause.verb == "move" and clause.relative)
         )
         vague = pushed and direction is None
-        self.happenings.append(Happening(event, self.index, step, posture, vague=vague and action != "collide"))
+        caused = clause is not None and bool(clause.objects) and clause.subordinate == "after"
+        vague = vague and action != "collide"
+        self.happenings.append(Happening(event, self.index, step, posture, vague=vague, caused=caused))
 
     def _main_step(self, clause: Clause) -> int:
         """Direction and speed belong to the motion the verb names, not to what follows from it."""
@@ -291,6 +293,9 @@ class Composer:
                     self._happen("stay", name)
             return
         agents = [name for relation, names in links if relation == "agent" for name in names]
+        tools = [name for relation, names in links if relation == "with" for name in names]
+        if objects and tools and verb in ("push", *_MEETS):  # "hits the ball with a bat"
+            subjects, links = tools, [link for link in links if link[0] != "with"]
         theme = subjects
         if objects and not clause.passive and verb not in (*_MEETS, "land", "posture", "stay", "stop"):
             agents, theme = subjects, objects

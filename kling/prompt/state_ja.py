@@ -20,7 +20,7 @@ _SIDE = {
 }
 PARTICLES = {"から": "off", "と": "with", "で": "at"}
 # 坂を転がる, 草を滑る: where a motion goes along.
-_SLOPES = ("slope", "ramp", "stairs", "ledge", "hill")
+SLOPES = ("slope", "ramp", "stairs", "ledge", "hill")
 # Dictionary forms of what may follow a verb stem.
 _COMES = ("てくる", "てき", "て来る", "て来", "でくる", "でき")
 MEETS = ("向かう", "向く", "向ける", "向かい合う", "向き合う")  # に向かって: toward what
@@ -227,7 +227,7 @@ def _helps(tokens: tuple[Token, ...], position: int) -> bool:
 
 def along(phrases: list[Phrase], verb: str, direction: str | None) -> Link:
     """を with a verb that takes no object: the slope it happens on, or the way it takes."""
-    slope = any(phrase.head in _SLOPES for phrase in phrases)
+    slope = any(phrase.head in SLOPES for phrase in phrases)
     relation = ("down" if direction == "down" else "on") if slope else "path past"
     return Link(relation=relation, phrases=tuple(phrase.id for phrase in phrases))
 
@@ -268,4 +268,4 @@ def denies(token: Token | None) -> bool:
 
 def holds(token: Token | None) -> bool:
     """並んでいる, 積み重なってある: the state itself, no manner of what follows."""
-    return token is not None and token.lemma in ("いる", "おる", "ある", "居る")
+    return token is not None and token.lemma in ("いる", "おる", "ある", "居る") and not token.text.startswith("置")

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from kling.prompt.doers_ja import DoerReader
 from kling.prompt.lexical import Lexical, Token, says_something
+from kling.prompt.places import SUPPORTS
 from kling.prompt.places_ja import SIDES
 from kling.prompt.state_ja import (
     HELPERS,
     MEETS,
     PARTICLES,
     SCENE,
+    SLOPES,
     Modifiers,
     OpenClause,
     VerbGroup,
@@ -87,6 +89,15 @@ class Reader(DoerReader):
             self.open.topic = True
         return position + 1
 
+    def _does_itself(self, verb: str, token: Token, group: VerbGroup) -> bool:
+        """An intransitive verb before a noun that can do it: no place that it happens on."""
+        itself = verb in ("stay", "stop", "roll", "slide", "fall", "bounce", "spin", "topple", "posture")
+        if not itself or not self.open.subjects or token.lemma.endswith("す") or group.causes or group.passive:
+            return False
+        heads = (t.value("noun") or t.value("thing") for t in self.tokens[group.end :] if t.has("noun", "thing"))
+        head = next(heads, "")
+        return bool(head) and head not in SUPPORTS and head not in SLOPES
+
     def _place_opens(self, position: int) -> bool:
         """左に and a noun: the next thing of a list, with its own place."""
         token = self._at(position)
@@ -152,6 +163,8 @@ class Reader(DoerReader):
             self.list.append(self._phrase(kind="camera", text=token.text))
             return self._particle(position + 1)
         pronoun = token.value("pronoun")
+        if token.text in ("他", "ほか", "あと") and self._text(position + 1) in ("は", "が", "も"):
+            pronoun = "others"
         if pronoun is not None:
             self._pronoun(pronoun, token)
             after = self._at(position + 1)
@@ -268,7 +281,8 @@ class Reader(DoerReader):
         if text in (".", ",") and self.open.subjects and self.open.topic is False:
             self.open.subjects.extend(phrases)
         else:
-            self._subject(phrases, topic=False)
+            both = self.phrases[phrases[0]].head in ("both", "everything")  # 球は両方赤
+            self._subject(phrases, topic=both and self.open.topic)
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
         said = self.open
@@ -319,6 +333,8 @@ class Reader(DoerReader):
         self._cameras_first()
         if relative and verb and not move and any(self.phrases[i].kind == "camera" for i in self.open.subjects):
             self.open.topic = True  # カメラが転がる球を追う: it is the ball that rolls
+        if relative and self._does_itself(verb or "", token, group):
+            self.open.topic = True  # 球が静止した箱に当たる: it is the box that rests
         thing = relative and self.open.topic and bool(verb) and verb != "make"
         goes_on = (
             not thing and bool(move) and not self.open.subjects and self._sentence_films()
@@ -338,8 +354,9 @@ class Reader(DoerReader):
         if kind == "event":
             self._goes_along(verb or "", token, group)
         self._whereabouts(token, group)
-        if verb == "knock over" and not (self.open.objects or self.open.goals or group.passive):
-            self.open.objects = self._hit_before()  # 球が円錐に当たり、倒す
+        self._with_tool(verb or "")
+        if kind == "event" and not relative:
+            self._same_object(token, group)
         if token.lemma in _WITHIN and group.holds:
             kind, name = "make", "make"  # 箱の中に入っている
         self.open.words.append(token.text)

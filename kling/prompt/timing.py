@@ -17,6 +17,7 @@ class Happening:
     step: int = 0
     posture: bool = False  # "stands": stays only if nothing else happens to it
     premodified: bool = False  # "a rolling ball"
+    caused: bool = False  # "drop it: it falls slowly": the same happening, told twice
     vague: bool = False  # "is pushed": says that it moves; how may come in the next clause
 
 
@@ -46,10 +47,12 @@ class Timeline:
         """ "A cone stands on the right ... and topples": standing only said where it was."""
         moving = {h.event.agent for h in self.happenings if not h.posture}
         told = {(h.event.agent, h.clause) for h in self.happenings if h.event.action in _MOTIONS}
+        again = {(h.event.agent, h.clause, h.event.action) for h in self.happenings if not h.caused}
         self.happenings = [
             h
             for h in self.happenings
             if not (h.posture and h.event.agent in moving)
+            and not (h.caused and (h.event.agent, h.clause + 1, h.event.action) in again and not h.event.direction)
             and not (h.vague and (h.event.agent, self._next_told(h.clause)) in told)  # "is pushed and slides left"
         ]
 
