@@ -23,7 +23,8 @@ class DoerReader(PlaceReader):
                 return fallen
         told = [c for c in self.clauses[self.sentence_start :] if not c.relative]
         nobody = bool(told) and all(self.phrases[i].kind == "somebody" for i in self.last_subjects)
-        thrown = told[-1].objects if nobody else ()
+        struck = bool(told) and told[-1].verb == "collide" and verb != "collide"  # バットで球を打つと、飛んでいく
+        thrown = told[-1].objects if nobody or struck else ()
         return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
 
     def _hit_before(self) -> list[int]:
@@ -52,6 +53,17 @@ class DoerReader(PlaceReader):
             self.open.objects = self._hit_before() or list(gone_on)
         elif token.lemma.endswith("す") and verb in ("move", "roll", "slide", "fall", "throw", "spin", "push"):
             self.open.objects = list(told[-1].objects)
+
+    def _met_at_last(self) -> None:
+        """円柱が立っていて、球が転がってきて当たる: what stood there is hit, when nothing else is named."""
+        if self.unmet is None:
+            return
+        hitting = self.clauses[self.unmet]
+        before = self.clauses[self.sentence_start : self.unmet]
+        other = next((c.subjects for c in before if c.subjects and c.subjects != hitting.subjects), ())
+        if other:
+            link = Link(relation="into", phrases=other)
+            self.clauses[self.unmet] = replace(hitting, links=(*hitting.links, link))
 
     def _falls(self, hitter: int) -> list[int]:
         """Who topples when nobody is named: 円錐に球が当たって倒れる is about the cone, what was hit."""

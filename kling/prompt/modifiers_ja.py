@@ -179,6 +179,13 @@ class ModifierReader(ABC):
         if token.text in ("他", "ほか", "残り") and following == "の":
             modifiers.other, modifiers.determiner = True, "the"
             return position + 2
+        chosen = token.value("pronoun") if following == "の" and as_relation(self._at(position + 2)) is None else None
+        if chosen == "both" and self._phrase_follows(position + 2):  # どちらの球も
+            modifiers.count, modifiers.determiner = 2, "the"
+            return position + 2
+        if chosen == "other" and self._phrase_follows(position + 2):  # もうひとつの球
+            modifiers.count, modifiers.other, modifiers.determiner = 1, True, "the"
+            return position + 2
         if token.text in ("その", "この", "あの"):
             modifiers.determiner = "the"
             return position + 1
@@ -211,7 +218,8 @@ class ModifierReader(ABC):
         taken = [name for name, _ in modifiers.attributes]
         (modifiers.alternatives if kind in taken else modifiers.attributes).append((kind, value))
         modifiers.words.append(token.text)
-        modifiers.joined |= self._text(after) in ("と", "や")
+        listed = self._text(after) == "," and (more := self._at(after + 1)) is not None and more.has(kind)
+        modifiers.joined |= self._text(after) in ("と", "や") or listed  # 赤、青、緑の球
         while self._text(after) in ("の", "な", "で", "く", "くて", "て", "と", "ある", "した", "だ", "です") and not (
             self._text(after) == "で" and self._text(after + 1) == "は"
         ):
@@ -237,7 +245,8 @@ class ModifierReader(ABC):
             self.lost.append(f"{self.tokens[position].text}{following.text}")  # how often: no place in the graph
             return after + 1
         before = self._at(position - 1)
-        label = before is not None and not before.senses and before.form.startswith("名詞")
+        unused = before is not None and (not before.senses or before.has("filler"))
+        label = unused and before is not None and before.form.startswith("名詞")
         if label and not self.list and (following is None or following.form == "punct"):  # レベル2: 黄色い球が
             self.lost.append(number)
             return after

@@ -10,6 +10,7 @@ from kling.prompt.state_ja import as_relation, as_verb, follows_verb, holds
 from kling.prompt.syntactic import Link
 
 SIDES = ("left_of", "right_of", "in_front_of", "behind", "on", "above", "below")
+_INNER = ("middle", "top", "bottom")  # 一番上が: one of a group, not where it goes
 _BARE = ("左", "右", "手前", "奥", "左側", "右側", "前", "後ろ", "左端", "右端")
 ENDS = {"left": "left", "right": "right", "up": "top", "down": "bottom", "toward": "front", "away": "back"}
 
@@ -51,6 +52,13 @@ class PlaceReader(ModifierReader):
         position = near if as_relation(self._at(near)) else position  # 箱のすぐ右に
         token = self._at(position)
         relation = as_relation(token)
+        if (
+            token is not None
+            and token.value("place") in _INNER
+            and self._text(position + 1) in ("が", "は", "を", "の")
+        ):
+            self.list = []  # 重なった箱の一番上が
+            return position
         if token is None or relation is None:
             if self.list:
                 self.lost.extend(self.phrases[i].text for i in self.list if self.phrases[i].kind == "somebody")
@@ -59,6 +67,9 @@ class PlaceReader(ModifierReader):
                     return self._owned(owner, position)
                 if self.phrases[owner].kind == "object" and not self._phrase_follows(position):
                     self.list.append(owner)
+                    if token is not None and self._part_of_it(position, token):  # トラックの荷台から
+                        self.lost.append(token.text)
+                        return self._particle(position + 1)
             return position
         link = Link(relation=relation, phrases=tuple(self.list))
         self.list = []
@@ -73,6 +84,11 @@ class PlaceReader(ModifierReader):
             return position + 2
         self.open.links.append(link)
         return position + (2 if following in ("に", "で", "を", "は", "が", "へ", "には", "から") else 1)
+
+    def _part_of_it(self, position: int, token: Token) -> bool:
+        """A noun of no lexicon, and something goes from there or to there."""
+        unknown = not token.senses and token.form.startswith("名詞")
+        return unknown and self._text(position + 1) in ("から", "に", "へ", "で")
 
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
@@ -114,7 +130,8 @@ class PlaceReader(ModifierReader):
                 return position
             return position
         only = self._text(position) in ("だけ", "のみ")
-        if only or (token.value("place") == "middle" and self._text(position) in ("が", "は", "を", "も")):
+        alone = token.value("place") in _INNER and self._text(position) in ("が", "は", "を", "も")
+        if only or alone:
             place = token.value("place") or ENDS.get(direction or "")
             number = self._phrase(kind="elliptic", determiner="the", place=place, text=token.text)
             self._resolve_relatives(number)  # 動くのは左だけ
@@ -122,6 +139,8 @@ class PlaceReader(ModifierReader):
             return self._particle(position + only)
         if direction is not None and (self.open.direction is None or direction in ("left", "right")):
             self.open.direction = direction
+            self.open.deep = direction in ("toward", "away") and token.text[0] in "奥手向"
+            self.open.row = direction in ("left", "right") and token.text.endswith("から")
         return position
 
     def _owned(self, owner: int, position: int) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from kling.prompt.lexical import Sense, Token
+from kling.prompt.places import SUPPORTS
 from kling.prompt.syntactic import Attribute, Clause, Link, Phrase
 
 ATTRIBUTES = ("color", "size", "material", "finish")
@@ -84,6 +85,8 @@ HELPERS = frozenset(
         "込む",
         "回る",
         "合う",
+        "終わる",
+        "終える",
     ]
 )
 
@@ -101,6 +104,8 @@ class OpenClause:
     speed: str | None = None
     order: str = ""
     words: list[str] = field(default_factory=list)
+    deep: bool = False  # 奥へ, 手前へ: of the picture; a camera that goes there goes in
+    row: bool = False  # 左から: where a list begins, or something comes from
     themes: int = 0  # how many subjects は marked, before one with が
     placed: bool = False  # where it is, is told already: only the verb is still to come
 
@@ -227,7 +232,7 @@ def _helps(tokens: tuple[Token, ...], position: int) -> bool:
 
 def along(phrases: list[Phrase], verb: str, direction: str | None) -> Link:
     """を with a verb that takes no object: the slope it happens on, or the way it takes."""
-    slope = any(phrase.head in SLOPES for phrase in phrases)
+    slope = any(phrase.head in (*SLOPES, *SUPPORTS) for phrase in phrases)
     relation = ("down" if direction == "down" else "on") if slope else "path past"
     return Link(relation=relation, phrases=tuple(phrase.id for phrase in phrases))
 

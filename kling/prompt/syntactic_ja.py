@@ -116,6 +116,7 @@ class Reader(DoerReader):
         for waiting in self.waiting:
             self.clauses[waiting] = replace(self.clauses[waiting], subordinate="")
         self.waiting.clear()
+        self._met_at_last()
         self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
         self.gaps = [gap for gap in self.gaps if not gap.placed]
         self.sentence_start, self.around, self.unmet, self.needs = len(self.clauses), (), None, False
@@ -315,56 +316,70 @@ class Reader(DoerReader):
     # --- adverbs and verbs -------------------------------------------------------------------------------------
 
     def _verb(self, position: int, token: Token) -> int | None:
-        verb, move = token.value("verb"), token.value("move")
-        if verb is None and move is None:
+        if not token.has("verb", "move"):
             return self._copula(position, token)
+        group = verb_group(self.tokens, position)
         if token.lemma in ("挟む", "はさむ") and self._flanked(position):
-            return verb_group(self.tokens, position).after
-        if verb == "stop" and verb_group(self.tokens, position).holds:
-            verb = "posture"  # 停まっている
+            return group.after
         if self.list:
             phrases, self.list = self.list, []
             self._subject(phrases, topic=False)
-        group = verb_group(self.tokens, position)
         cleft = self._text(group.end) == "の" and self._text(group.end + 1) == "は"  # 弾むのは赤いほうだけ
         self.cleft |= cleft
         relative = not group.te and (cleft or self._phrase_follows_verb(group.end))
         self._predicate_before()
         self._cameras_first()
-        if relative and verb and not move and any(self.phrases[i].kind == "camera" for i in self.open.subjects):
-            self.open.topic = True  # カメラが転がる球を追う: it is the ball that rolls
-        if relative and self._does_itself(verb or "", token, group):
-            self.open.topic = True  # 球が静止した箱に当たる: it is the box that rests
-        thing = relative and self.open.topic and bool(verb) and verb != "make"
-        goes_on = (
-            not thing and bool(move) and not self.open.subjects and self._sentence_films()
-        )  # カメラは傾いて、降下する
-        camera = goes_on or (not thing and any(self.phrases[i].kind == "camera" for i in self.open.subjects))
-        chased = move in ("follow", "orbit") and bool(self.open.subjects) and not camera
-        verb = "move" if chased and verb is None else verb  # a ball that follows or circles a ball is no camera
-        kind = "camera" if move and (camera or (verb is None and not chased)) else "make" if verb == "make" else "event"
-        if camera:
-            kind = "camera"
-        name = (move if kind == "camera" and move else verb) or ""
-        if camera and token.lemma in ("回る", "まわる"):
-            name = "orbit"
-        self.open.direction = self.open.direction or (token.value("direction") if verb else None)
-        if verb == "spin" and not camera and any(link.relation == "path past" for link in self.open.links):
-            name = "move"  # 柱の周りを回る
-        if kind == "event":
-            self._goes_along(verb or "", token, group)
+        kind, name = self._happens(token, group, relative=relative)
         self._whereabouts(token, group)
-        self._with_tool(verb or "")
-        if kind == "event" and not relative:
-            self._same_object(token, group)
-        if token.lemma in _WITHIN and group.holds:
-            kind, name = "make", "make"  # 箱の中に入っている
+        if kind == "event":
+            self._with_tool(name)
+            if not relative:
+                self._same_object(token, group)
         self.open.words.append(token.text)
         if group.negated and token.lemma in ("ある", "いる", "存在") and not relative:  # 箱はありません
             self._absent()
             return group.after
         self._close(kind, name, group=group, relative=relative)
         return group.after
+
+    def _happens(self, token: Token, group: VerbGroup, *, relative: bool) -> tuple[str, str]:
+        """The clause's kind and verb: what a thing does, what the camera does, or that something is there."""
+        verb, move = token.value("verb"), token.value("move")
+        verb = "posture" if verb == "stop" and group.holds else verb  # 停まっている
+        if token.lemma in _WITHIN and group.holds:
+            return "make", "make"  # 箱の中に入っている
+        thing = relative and self._describes(verb or "", token, group)
+        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
+        camera = not thing and (goes_on or self._filmed(self.open.subjects))
+        self.open.direction = self.open.direction or (token.value("direction") if verb else None)
+        if camera:
+            return "camera", self._camera_does(verb or "", move, token)
+        chased = move in ("follow", "orbit") and bool(self.open.subjects)
+        around = verb == "spin" and any(link.relation == "path past" for link in self.open.links)
+        if (chased and verb is None) or around:  # a ball that follows or circles a ball is no camera
+            verb = "move"
+        rises = bool(self.open.subjects) and (move or "").startswith("crane")  # 風船が上がる: no camera does
+        if move and verb is None and not rises:
+            return "camera", move
+        if verb == "make":
+            return "make", "make"
+        self._goes_along(verb or "", token, group)
+        return "event", verb or ""
+
+    def _camera_does(self, verb: str, move: str | None, token: Token) -> str:
+        if self.open.deep and verb == "move":
+            self.open.direction = {"away": "toward", "toward": "away"}.get(self.open.direction or "")
+        return "orbit" if token.lemma in ("回る", "まわる") else move or verb
+
+    def _filmed(self, numbers: list[int]) -> bool:
+        return any(self.phrases[number].kind == "camera" for number in numbers)
+
+    def _describes(self, verb: str, token: Token, group: VerbGroup) -> bool:
+        """Before a noun, of that noun and not of the subject so far: カメラが転がる球を追う, 球が静止した箱に当たる."""
+        filmed = bool(verb) and not token.has("move") and self._filmed(self.open.subjects)
+        if filmed or self._does_itself(verb, token, group):
+            self.open.topic = True
+        return self.open.topic and bool(verb) and verb != "make"
 
     def _predicate_before(self) -> None:
         modifiers, self.modifiers = self.modifiers, Modifiers()
@@ -410,6 +425,9 @@ class Reader(DoerReader):
         if relative and state.topic:
             self.open.subjects, self.open.topic, subjects = subjects, True, []
             self.open.order, state.order = state.order, ""
+        if state.row and kind in ("make", "none") and state.direction:  # 左から赤、青、緑の箱が並ぶ
+            side = {"right": "left_of", "left": "right_of"}[state.direction]
+            state.links.append(Link(relation=f"{side} each other", phrases=(-1,)))
         if group.subordinate and state.themes:  # 箱は、球が当たるまで動かない: only the ball hits
             self.open.subjects, self.open.topic, subjects = subjects[: state.themes], True, subjects[state.themes :]
         placed = kind == "make" and state.links and not state.objects  # 箱の左にあり、円錐の手前にある
@@ -427,32 +445,44 @@ class Reader(DoerReader):
             clause, self.needs = replace(clause, negated=False), False
         self.needs |= group.until
         if kind == "event" and not relative:
-            for gap in self.gaps:
-                way, speed = gap.direction or clause.direction, gap.speed or clause.speed
-                links = () if gap.placed else clause.links
-                same = replace(clause, subjects=tuple(gap.subjects), links=links)
-                self.clauses.append(replace(same, direction=way, speed=speed))
-            told = [number for gap in self.gaps for number in gap.subjects]
-            subjects = [*told, *(number for number in subjects if number not in told)]
-            self.gaps, index = [], len(self.clauses)
+            subjects, index = self._shared(clause, subjects), len(self.clauses)
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
-        met = clause.objects or any(link.relation != "at" for link in clause.links) or clause.passive
-        alone = len(clause.subjects) == 1 and not self.phrases[clause.subjects[0]].plural
-        opens = index == self.sentence_start and kind == "event" and (group.te or group.passive)
-        if opens and not (clause.subjects or clause.objects or relative or group.subordinate):
-            self.nobody = index
-        if verb == "collide" and alone and not met and not relative and not group.negated:
-            self.unmet = index
+        if not relative:
+            self._leaves_open(index, group)
         if relative:
             self.relatives.append(index)
             return
         if not camera and subjects:
             self.last_subjects = subjects
-        if kind == "none" and not group.subordinate:
-            return
+        if kind != "none" or group.subordinate:
+            self._main_clause(index, kind, tuple(subjects), group)
+
+    def _shared(self, clause: Clause, subjects: list[int]) -> list[int]:
+        """赤い球は左へ、青い球は右へ転がる: the verb for each of those that waited for it. Returns all who do it."""
+        for gap in self.gaps:
+            way, speed = gap.direction or clause.direction, gap.speed or clause.speed
+            links = () if gap.placed else clause.links
+            same = replace(clause, subjects=tuple(gap.subjects), links=links)
+            self.clauses.append(replace(same, direction=way, speed=speed))
+        told = [number for gap in self.gaps for number in gap.subjects]
+        self.gaps = []
+        return [*told, *(number for number in subjects if number not in told)]
+
+    def _leaves_open(self, index: int, group: VerbGroup) -> None:
+        """What the clause does not name may come in the next one: who is pushed, what is hit."""
+        clause = self.clauses[index]
+        first = all(c.relative for c in self.clauses[self.sentence_start : index])
+        if first and clause.kind == "event" and (group.te or group.passive) and not group.subordinate:
+            self.nobody = None if clause.subjects or clause.objects else index
+        met = clause.objects or clause.passive or any(link.relation != "at" for link in clause.links)
+        alone = len(clause.subjects) == 1 and not self.phrases[clause.subjects[0]].plural
+        if clause.verb == "collide" and alone and not met and not group.negated:
+            self.unmet = index
+
+    def _main_clause(self, index: int, kind: str, subjects: tuple[int, ...], group: VerbGroup) -> None:
         for waiting in self.waiting:  # Aした後、Bした後、C: each belongs to the next
             before = self.clauses[waiting]  # 箱にぶつかった後、ボールは止まる: who stops has hit the box
-            who = before.subjects or (tuple(subjects) if kind == "event" and not before.passive else ())
+            who = before.subjects or (subjects if kind == "event" and not before.passive else ())
             self.clauses[waiting] = replace(before, main=index, subjects=who)
         self.waiting = [index] if group.subordinate else []
 
