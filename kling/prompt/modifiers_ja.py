@@ -30,6 +30,7 @@ class ModifierReader(ABC):
         self.waiting: list[int] = []  # subordinate clauses waiting for their main clause
         self.last_subjects: list[int] = []
         self.cleft = False  # 弾むのは: the noun that follows is who does it
+        self.parted = False  # a group was divided in this sentence
         self.around: tuple[int, ...] = ()  # 箱を挟んで: 左に and 右に are said of this
         self.nobody: int | None = None  # 押されて、箱が滑る: who does it is named in the next clause
         self.unmet: int | None = None  # 球が当たって、箱が倒れる: the collision whose other side comes next
@@ -152,6 +153,8 @@ class ModifierReader(ABC):
         phrase = self._phrase(kind="elliptic", attributes=tuple(attributes), count=count, text=token.text)
         if whole is not None and not self.parts:
             self.phrases[whole.id] = replace(whole, parts=(*whole.parts, phrase))
+            if not self.open.subjects:
+                self.last_subjects, self.parted = [whole.id], True  # 三つは青、残りは赤で、落ちる: all of them
         else:
             self.parts.append(phrase)
         return position

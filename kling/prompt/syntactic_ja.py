@@ -120,7 +120,7 @@ class Reader(DoerReader):
         self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
         self.gaps = [gap for gap in self.gaps if not gap.placed]
         self.sentence_start, self.around, self.unmet, self.needs = len(self.clauses), (), None, False
-        self.nobody = None
+        self.nobody, self.parted = None, False
 
     def _predicate(self) -> None:
         """Adjectives without a noun at the end: "ボールは赤い"."""
@@ -432,7 +432,8 @@ class Reader(DoerReader):
             self.open.subjects, self.open.topic, subjects = subjects[: state.themes], True, subjects[state.themes :]
         placed = kind == "make" and state.links and not state.objects  # 箱の左にあり、円錐の手前にある
         carried = kind in ("event", "be") or placed
-        if not subjects and not relative and carried and len(self.clauses) > self.sentence_start:
+        begun = self.parted or len(self.clauses) > self.sentence_start
+        if not subjects and not relative and carried and begun:
             subjects = self._carried(verb, state)
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
         if not relative:
