@@ -5,8 +5,10 @@ from dataclasses import replace
 from kling.prompt.lexical import Token
 from kling.prompt.places import SUPPORTS
 from kling.prompt.places_ja import ENDS, PlaceReader
-from kling.prompt.state_ja import OpenClause, VerbGroup, along, verb_group
+from kling.prompt.state_ja import SLOPES, OpenClause, VerbGroup, along, verb_group
 from kling.prompt.syntactic import Link
+
+_WITHIN = ("入る", "はいる", "隠れる", "出る")
 
 
 class DoerReader(PlaceReader):
@@ -138,3 +140,51 @@ class DoerReader(PlaceReader):
 
     def _sentence_films(self) -> bool:
         return len(self.clauses) > self.sentence_start and self.clauses[-1].kind == "camera"
+
+    def _happens(self, token: Token, group: VerbGroup, *, relative: bool) -> tuple[str, str]:
+        """The clause's kind and verb: what a thing does, what the camera does, or that something is there."""
+        verb, move = token.value("verb"), token.value("move")
+        verb = "posture" if verb == "stop" and group.holds else verb  # 停まっている
+        if token.lemma in _WITHIN and group.holds:
+            return "make", "make"  # 箱の中に入っている
+        thing = relative and self._describes(verb or "", token, group)
+        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
+        camera = not thing and (goes_on or self._filmed(self.open.subjects))
+        self.open.direction = self.open.direction or (token.value("direction") if verb else None)
+        if camera:
+            return "camera", self._camera_does(verb or "", move, token)
+        chased = move in ("follow", "orbit") and bool(self.open.subjects)
+        around = verb == "spin" and any(link.relation == "path past" for link in self.open.links)
+        if (chased and verb is None) or around:  # a ball that follows or circles a ball is no camera
+            verb = "move"
+        rises = bool(self.open.subjects) and (move or "").startswith("crane")  # 風船が上がる: no camera does
+        if move and verb is None and not rises:
+            return "camera", move
+        if verb == "make":
+            return "make", "make"
+        self._goes_along(verb or "", token, group)
+        return "event", verb or ""
+
+    def _camera_does(self, verb: str, move: str | None, token: Token) -> str:
+        if self.open.deep and verb == "move":
+            self.open.direction = {"away": "toward", "toward": "away"}.get(self.open.direction or "")
+        return "orbit" if token.lemma in ("回る", "まわる") else move or verb
+
+    def _filmed(self, numbers: list[int]) -> bool:
+        return any(self.phrases[number].kind == "camera" for number in numbers)
+
+    def _describes(self, verb: str, token: Token, group: VerbGroup) -> bool:
+        """Before a noun, of that noun and not of the subject so far: カメラが転がる球を追う, 球が静止した箱に当たる."""
+        filmed = bool(verb) and not token.has("move") and self._filmed(self.open.subjects)
+        if filmed or self._does_itself(verb, token, group):
+            self.open.topic = True
+        return self.open.topic and bool(verb) and verb != "make"
+
+    def _does_itself(self, verb: str, token: Token, group: VerbGroup) -> bool:
+        """An intransitive verb before a noun that can do it: no place that it happens on."""
+        itself = verb in ("stay", "stop", "roll", "slide", "fall", "bounce", "spin", "topple", "posture")
+        if not itself or not self.open.subjects or token.lemma.endswith("す") or group.causes or group.passive:
+            return False
+        heads = (t.value("noun") or t.value("thing") for t in self.tokens[group.end :] if t.has("noun", "thing"))
+        head = next(heads, "")
+        return bool(head) and head not in SUPPORTS and head not in SLOPES

@@ -9,14 +9,12 @@ from dataclasses import replace
 
 from kling.prompt.doers_ja import DoerReader
 from kling.prompt.lexical import Lexical, Token, says_something
-from kling.prompt.places import SUPPORTS
 from kling.prompt.places_ja import SIDES
 from kling.prompt.state_ja import (
     HELPERS,
     MEETS,
     PARTICLES,
     SCENE,
-    SLOPES,
     Modifiers,
     OpenClause,
     VerbGroup,
@@ -26,7 +24,6 @@ from kling.prompt.state_ja import (
 )
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 
-_WITHIN = ("入る", "はいる", "隠れる", "出る")
 _BACKDROPS = ("背景", "背景に", "背景には", "床", "地面", "画面", "空", "照明", "光", "空間", "明かり", "天井")
 _LABELS = tuple("ABCDEFGHXYZ")
 
@@ -88,15 +85,6 @@ class Reader(DoerReader):
         elif self.open.subjects and not self.list:
             self.open.topic = True
         return position + 1
-
-    def _does_itself(self, verb: str, token: Token, group: VerbGroup) -> bool:
-        """An intransitive verb before a noun that can do it: no place that it happens on."""
-        itself = verb in ("stay", "stop", "roll", "slide", "fall", "bounce", "spin", "topple", "posture")
-        if not itself or not self.open.subjects or token.lemma.endswith("す") or group.causes or group.passive:
-            return False
-        heads = (t.value("noun") or t.value("thing") for t in self.tokens[group.end :] if t.has("noun", "thing"))
-        head = next(heads, "")
-        return bool(head) and head not in SUPPORTS and head not in SLOPES
 
     def _place_opens(self, position: int) -> bool:
         """左に and a noun: the next thing of a list, with its own place."""
@@ -341,45 +329,6 @@ class Reader(DoerReader):
             return group.after
         self._close(kind, name, group=group, relative=relative)
         return group.after
-
-    def _happens(self, token: Token, group: VerbGroup, *, relative: bool) -> tuple[str, str]:
-        """The clause's kind and verb: what a thing does, what the camera does, or that something is there."""
-        verb, move = token.value("verb"), token.value("move")
-        verb = "posture" if verb == "stop" and group.holds else verb  # 停まっている
-        if token.lemma in _WITHIN and group.holds:
-            return "make", "make"  # 箱の中に入っている
-        thing = relative and self._describes(verb or "", token, group)
-        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
-        camera = not thing and (goes_on or self._filmed(self.open.subjects))
-        self.open.direction = self.open.direction or (token.value("direction") if verb else None)
-        if camera:
-            return "camera", self._camera_does(verb or "", move, token)
-        chased = move in ("follow", "orbit") and bool(self.open.subjects)
-        around = verb == "spin" and any(link.relation == "path past" for link in self.open.links)
-        if (chased and verb is None) or around:  # a ball that follows or circles a ball is no camera
-            verb = "move"
-        rises = bool(self.open.subjects) and (move or "").startswith("crane")  # 風船が上がる: no camera does
-        if move and verb is None and not rises:
-            return "camera", move
-        if verb == "make":
-            return "make", "make"
-        self._goes_along(verb or "", token, group)
-        return "event", verb or ""
-
-    def _camera_does(self, verb: str, move: str | None, token: Token) -> str:
-        if self.open.deep and verb == "move":
-            self.open.direction = {"away": "toward", "toward": "away"}.get(self.open.direction or "")
-        return "orbit" if token.lemma in ("回る", "まわる") else move or verb
-
-    def _filmed(self, numbers: list[int]) -> bool:
-        return any(self.phrases[number].kind == "camera" for number in numbers)
-
-    def _describes(self, verb: str, token: Token, group: VerbGroup) -> bool:
-        """Before a noun, of that noun and not of the subject so far: カメラが転がる球を追う, 球が静止した箱に当たる."""
-        filmed = bool(verb) and not token.has("move") and self._filmed(self.open.subjects)
-        if filmed or self._does_itself(verb, token, group):
-            self.open.topic = True
-        return self.open.topic and bool(verb) and verb != "make"
 
     def _predicate_before(self) -> None:
         modifiers, self.modifiers = self.modifiers, Modifiers()
