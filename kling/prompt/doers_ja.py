@@ -148,7 +148,8 @@ class DoerReader(PlaceReader):
         if token.lemma in _WITHIN and group.holds:
             return "make", "make"  # 箱の中に入っている
         thing = relative and self._describes(verb or "", token, group)
-        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
+        travels = bool(move) or (verb == "move" and not (self.open.objects or relative))
+        goes_on = travels and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
         camera = not thing and (goes_on or self._filmed(self.open.subjects))
         self.open.direction = self.open.direction or (token.value("direction") if verb else None)
         if camera:

@@ -348,6 +348,7 @@ WORDS: dict[str, dict[str, str]] = {
     # Words that carry the sentence and no content of their own.
     "filler": {
         "": "off the edge|over the edge|on the edge|to the edge|near the edge"
+        "|one step at a time|step by step"
         "|nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w"
         "|cheers"
         "|something like|product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please"

@@ -174,6 +174,10 @@ class ModifierReader(ABC):
         if number is not None and number.replace(".", "").isdecimal():
             return self._number(position, number)
         if (ordinal := token.value("ordinal")) is not None:  # 二番目の赤いボール
+            after = position + 1 + (following in ("だけ", "のみ"))
+            if self._text(after) in ("は", "が", "も", "を") and not modifiers.attributes:  # 二つ目だけが
+                self.list.append(self._phrase(kind="elliptic", ordinal=int(ordinal), determiner="the", text=token.text))
+                return self._particle(after)
             modifiers.ordinal = int(ordinal)
             return position + (2 if following == "の" else 1)
         if token.has("vague"):
@@ -185,6 +189,9 @@ class ModifierReader(ABC):
         chosen = token.value("pronoun") if following == "の" and as_relation(self._at(position + 2)) is None else None
         if chosen == "both" and self._phrase_follows(position + 2):  # どちらの球も
             modifiers.count, modifiers.determiner = 2, "the"
+            return position + 2
+        if chosen == "everything" and self._phrase_follows(position + 2):  # すべての箱が
+            modifiers.every, modifiers.determiner = True, "all"
             return position + 2
         if chosen == "other" and self._phrase_follows(position + 2):  # もうひとつの球
             modifiers.count, modifiers.other, modifiers.determiner = 1, True, "the"
@@ -218,6 +225,14 @@ class ModifierReader(ABC):
             if negation is not None and negation.lemma in ("ない", "無い"):
                 return after + 3 + (1 if self._text(after + 3) == "て" else 0)
         modifiers = self.modifiers
+        does = self._at(position + 1)
+        becomes = token.form.startswith("形容詞") and token.text.endswith("く")
+        if (
+            becomes and does is not None and self.open.objects and (does.text == "," or does.lemma == "する")
+        ):  # 箱を青くする
+            self.open.subjects, self.open.objects = self.open.objects, []
+            self._close("be", "be", attributes=((kind, value),))
+            return position + 1
         taken = [name for name, _ in modifiers.attributes]
         (modifiers.alternatives if kind in taken else modifiers.attributes).append((kind, value))
         modifiers.words.append(token.text)
@@ -229,6 +244,15 @@ class ModifierReader(ABC):
             after += 1
         if self._text(after) in ("ほう", "方") and self._text(after + 1) == "の":  # 大きいほうのボール
             after += 2
+        one = (
+            token.form.startswith("形容詞")
+            and self._text(after - 1) == "の"
+            and self._text(after) in ("が", "を", "に")
+        )
+        if one and modifiers.attributes:  # 大きいのが小さいのに当たる
+            self.modifiers = Modifiers()
+            self.list.append(self._phrase(kind="elliptic", attributes=tuple(modifiers.attributes), determiner="the"))
+            return self._particle(after)
         alone = token.form.startswith("名詞") and self._text(after) in ("だけ", "のみ") and not self.list
         if alone and not modifiers.count:  # ゴムだけ跳ねる
             self.modifiers = Modifiers()

@@ -68,7 +68,7 @@ class PlaceReader(ModifierReader):
                 if self.phrases[owner].kind == "object" and not self._phrase_follows(position):
                     self.list.append(owner)
                     if token is not None and self._part_of_it(position, token):  # トラックの荷台から
-                        self.lost.append(token.text)
+                        self.lost.extend([] if token.has("filler") else [token.text])
                         return self._particle(position + 1)
             return position
         link = Link(relation=relation, phrases=tuple(self.list))
@@ -88,7 +88,10 @@ class PlaceReader(ModifierReader):
     def _part_of_it(self, position: int, token: Token) -> bool:
         """A noun of no lexicon, and something goes from there or to there."""
         unknown = not token.senses and token.form.startswith("名詞")
-        return unknown and self._text(position + 1) in ("から", "に", "へ", "で")
+        if token.text in ("色", "大きさ", "素材", "材質"):  # 球の色は赤
+            return self._text(position + 1) in ("は", "が", "も")
+        inside = token.text in ("中", "なか", "内側", "外", "片側")  # バケツの中に
+        return (unknown or inside) and self._text(position + 1) in ("から", "に", "へ", "で", "まで")
 
     def _adverb(self, position: int, token: Token) -> int | None:
         order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")

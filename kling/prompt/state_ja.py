@@ -19,7 +19,7 @@ _SIDE = {
     "up": "on",
     "down": "below",
 }
-PARTICLES = {"から": "off", "と": "with", "で": "at"}
+PARTICLES = {"から": "off", "と": "with", "で": "at", "まで": "to"}
 # 坂を転がる, 草を滑る: where a motion goes along.
 SLOPES = ("slope", "ramp", "stairs", "ledge", "hill")
 # Dictionary forms of what may follow a verb stem.
@@ -106,6 +106,7 @@ class OpenClause:
     words: list[str] = field(default_factory=list)
     deep: bool = False  # 奥へ, 手前へ: of the picture; a camera that goes there goes in
     row: bool = False  # 左から: where a list begins, or something comes from
+    strange: bool = False  # holds a word of no lexicon
     themes: int = 0  # how many subjects は marked, before one with が
     placed: bool = False  # where it is, is told already: only the verb is still to come
 
@@ -114,7 +115,8 @@ class OpenClause:
         links = list(self.links)
         if self.goals:
             met = verb in ("collide", "knock over", "throw") or group.enters
-            rests = verb in ("fall", "posture") or group.puts or kind == "none"  # 机に置く, テーブルにカップ
+            bare = kind == "none" and not self.strange  # テーブルにカップ
+            rests = verb in ("fall", "posture") or group.puts or bare  # 机に置く
             relation = "into" if met else "on" if rests else "to"
             links.append(Link(relation="agent" if group.passive else relation, phrases=tuple(self.goals)))
         return Clause(
@@ -143,6 +145,7 @@ class Modifiers:
     ordinal: int | None = None
     vague: bool = False
     joined: bool = False  # 赤と青の: one of each
+    every: bool = False  # すべての箱
     other: bool = False  # 他のボール
     determiner: str = ""
     speed: str | None = None

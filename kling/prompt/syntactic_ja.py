@@ -68,7 +68,27 @@ class Reader(DoerReader):
         known = token.has("filler", "counter", "conjunction", "relation", "subordinator") or token.lemma in HELPERS
         if not known and part not in ("助詞", "助動詞", "接頭辞", "接尾辞") and says_something(token.text):
             self.lost.append(token.text)
+            self.open.strange = True
+            if part == "動詞" and (self.open.subjects or self.list):
+                return self._unknown_verb(position)
         return position + 1
+
+    def _unknown_verb(self, position: int) -> int:
+        """扉が開いて球が出てくる: what no lexicon knows still ends its clause."""
+        group = verb_group(self.tokens, position)
+        if not group.te or self._phrase_follows_verb(group.end):
+            ends = group.subordinate or self._text(group.end) in (",", ".")
+            if not (group.te or ends):
+                return position + 1
+        if self.list:
+            phrases, self.list = self.list, []
+            self._subject(phrases, topic=False)
+        if self._filmed(self.open.subjects):
+            return position + 1
+        direction, speed = self.open.direction, self.open.speed
+        self._close("none", "", group=VerbGroup(te=group.te))
+        self.open.direction, self.open.speed = direction, speed  # 左に曲がりながら転がる
+        return group.after
 
     # --- ends --------------------------------------------------------------------------------------------------
 
@@ -184,7 +204,7 @@ class Reader(DoerReader):
             ordinal=modifiers.ordinal,
             beside=tuple(self.list),
             vague=modifiers.vague,
-            plural=(modifiers.count or 1) > 1 or (modifiers.joined and bool(modifiers.alternatives)),
+            plural=modifiers.every or (modifiers.count or 1) > 1 or (modifiers.joined and bool(modifiers.alternatives)),
             determiner="the" if head == "" and not modifiers.count else modifiers.determiner or "maybe",
             speed=modifiers.speed,
             place=self.place,
