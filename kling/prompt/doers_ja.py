@@ -37,6 +37,8 @@ class DoerReader(PlaceReader):
 
     def _with_tool(self, verb: str) -> None:
         """ハンマーで箱を叩く: the hammer hits it."""
+        if verb == "collide" and self.open.objects and self.open.goals:  # 球を箱にぶつける: the ball hits it
+            self.open.subjects, self.open.objects = self.open.objects, []
         if verb not in ("collide", "knock over"):
             return
         for link in self.open.links:

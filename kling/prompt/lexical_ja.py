@@ -130,7 +130,9 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
         halves = entries.get(surface[:cut]), entries.get(surface[cut:])
         if not (halves[0] and halves[1]) or any(s.kind == "noun" and not s.value for s in halves[0]):
             continue
-        made = any(s.kind in ("material", "color") for s in halves[0]) and any(s.kind == "noun" for s in halves[1])
+        made = any(s.kind in ("material", "color", "size") for s in halves[0]) and any(
+            s.kind == "noun" for s in halves[1]
+        )
         if made or len(surface) > 2:  # 鉄球, ゴムボール
             middle = word.start + cut
             first = replace(word, text=surface[:cut], lemma=surface[:cut], end=middle)
@@ -189,7 +191,7 @@ def _word(morpheme: Any) -> Token:
     punctuation = _PUNCTUATION.get(surface)
     return Token(
         text=punctuation or surface,
-        lemma=punctuation or morpheme.dictionary_form(),
+        lemma=morpheme.dictionary_form(),
         form="punct" if punctuation else f"{part} {detail} {inflection}",
         senses=(),
         start=morpheme.begin(),

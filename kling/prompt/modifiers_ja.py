@@ -226,10 +226,8 @@ class ModifierReader(ABC):
                 return after + 3 + (1 if self._text(after + 3) == "て" else 0)
         modifiers = self.modifiers
         does = self._at(position + 1)
-        becomes = token.form.startswith("形容詞") and token.text.endswith("く")
-        if (
-            becomes and does is not None and self.open.objects and (does.text == "," or does.lemma == "する")
-        ):  # 箱を青くする
+        becomes = token.form.startswith("形容詞") and token.text.endswith("く") and self.open.objects
+        if becomes and does is not None and (does.text == "," or does.lemma == "する"):  # 箱を青くする
             self.open.subjects, self.open.objects = self.open.objects, []
             self._close("be", "be", attributes=((kind, value),))
             return position + 1

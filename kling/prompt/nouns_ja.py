@@ -17,7 +17,7 @@ sheep: 羊|ヒツジ
 elephant: 象|ゾウ|ぞう
 lion: ライオン
 tiger: 虎|トラ
-bear: 熊|クマ
+bear: 熊|くま|クマ
 panda: パンダ
 fox: 狐|キツネ
 wolf: 狼|オオカミ

@@ -11,6 +11,7 @@ from kling.prompt.doers_ja import DoerReader
 from kling.prompt.lexical import Lexical, Token, says_something
 from kling.prompt.places_ja import SIDES
 from kling.prompt.state_ja import (
+    ATTRIBUTES,
     HELPERS,
     MEETS,
     PARTICLES,
@@ -148,6 +149,9 @@ class Reader(DoerReader):
             return None
         if token.has("material", "color", "finish") and self._text(position + 1) not in (".", ","):
             return None
+        if self.modifiers.attributes and not self.modifiers.count:  # 白い雪の上を: nothing else is white
+            self.lost.extend(self.modifiers.words)
+            self.modifiers = Modifiers()
         for sense in token.senses:
             if sense.kind in SCENE:
                 self.scene.append((sense.kind, sense.value))
@@ -183,12 +187,16 @@ class Reader(DoerReader):
                 self.open.goals.append(self.list.pop())
                 return position + 1
             return self._particle(position + 1)
+        if token.text in _LABELS and self._named(token.text):  # 物体Aは…。Aが
+            self.list.append(self._phrase(kind="elliptic", determiner="the", label=token.text, text=token.text))
+            return self._particle(position + 1)
         head = token.value("noun") if token.has("noun") else token.value("thing")
         head = self._as_thing(position, token) or head
         if head is None and not self._unknown_noun(position, token):
             return None
         if head is None and not self.unknown_nouns:
             return None
+        position = self._in_brackets(position)
         modifiers, self.modifiers = self.modifiers, Modifiers()
         label = self._text(position + 1) if self._text(position + 1) in _LABELS else ""  # ボールA
         before = next((p for p in self.phrases if head is None and p.head == token.text), None)
@@ -216,6 +224,20 @@ class Reader(DoerReader):
         self._resolve_relatives(number)
         self.list.append(number)
         return self._particle(position + (2 if label else 1))
+
+    def _named(self, label: str) -> bool:
+        return any(phrase.label == label for phrase in self.phrases)
+
+    def _in_brackets(self, position: int) -> int:
+        """球（赤）: looks that stand after their noun. Returns the position before the particle."""
+        opens, said, closes = (self._at(position + i) for i in (1, 2, 3))
+        if opens is None or said is None or closes is None or (opens.lemma, closes.lemma) != ("(", ")"):
+            return position
+        found = next(((s.kind, s.value) for s in said.senses if s.kind in ATTRIBUTES), None)
+        if found is None:
+            return position
+        self.modifiers.attributes.append(found)
+        return position + 3
 
     def _unknown_noun(self, position: int, token: Token) -> bool:
         """A common noun of no lexicon, marked as subject or object, with no verb made of it."""
