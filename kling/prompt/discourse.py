@@ -231,7 +231,8 @@ class Discourse:
     def _introduce(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:
         if phrase.parts:
             return self._introduce_parts(phrase, shape, attributes)
-        guessed = not shape and phrase.kind == "elliptic" and bool(self.recent) and self.anaphora
+        nameless = not shape and phrase.kind == "elliptic" and not phrase.label
+        guessed = nameless and bool(self.recent) and self.anaphora
         if guessed:
             shape = self.things[self.recent[-1]].shape
         kind = phrase.alternatives[0][0] if phrase.alternatives else "color"  # what tells them apart

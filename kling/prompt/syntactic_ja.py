@@ -379,6 +379,9 @@ class Reader(DoerReader):
 
     def _phrase_follows_verb(self, position: int) -> bool:
         token = self._at(position)
+        shown = token is not None and token.text in ("やつ", "もの") and self.open.subjects and not self.open.topic
+        if shown and self._text(position + 1) not in ("が", "は", "に", "の"):
+            return False  # 球が転がるやつ作って: what is to be seen
         return self._phrase_follows(position) or (
             token is not None and token.has("speed") and "連体" in token.form and self._phrase_follows(position + 1)
         )
