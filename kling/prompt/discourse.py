@@ -76,6 +76,11 @@ class Discourse:
             self.last_group = found
         return found
 
+    def forget(self, name: str, other: str) -> None:
+        """``name`` turned out to be ``other``."""
+        self.seen = {k: [other if n == name else n for n in v] for k, v in self.seen.items()}
+        self.recent = [n for n in self.recent if n != name]
+
     def _pronoun(self, phrase: Phrase, avoid: tuple[str, ...], prefer: tuple[str, ...]) -> list[str]:
         if not self.anaphora:
             return []

@@ -222,13 +222,17 @@ class Composer:
         for name, other in zip(subjects, objects, strict=False):
             if name == other or not things[name].fits(things[other].shape, things[other].attributes):
                 continue
+            if not things[name].shape and name == list(things)[-1]:  # "object A is a red ball"
+                things[other].label = things[other].label or things[name].label
+                del things[name]
+                self.people.forget(name, other)
+                continue
             things[name].shape, things[name].guessed = things[other].shape, False
             for kind, value in things[other].attributes.items():
                 things[name].attributes.setdefault(kind, value)
             if other == list(things)[-1]:
                 del things[other]
-            self.people.seen = {k: [name if n == other else n for n in v] for k, v in self.people.seen.items()}
-            self.people.recent = [n for n in self.people.recent if n != other]
+            self.people.forget(other, name)
 
     def _relate(self, relation: str, subjects: list[str], targets: list[str]) -> None:
         self.relations += related(relation, subjects, targets)

@@ -279,7 +279,8 @@ class Reader(DoerReader):
             return self._genitive(after)
         if text in ("と", "や", "および", "及び", "とともに") and (self._phrase_follows(after) or text != "と"):
             return after  # one more follows
-        if text in (",", "・") and self._phrase_follows(after) and (self.open.topic or not self.open.subjects):
+        listed = text in (",", "・") and self._phrase_follows(after) and not self._defines()
+        if listed and (self.open.topic or not self.open.subjects):
             return after
         phrases, self.list = self.list, []
         self.open.words.extend(self.phrases[i].text for i in phrases)
@@ -297,13 +298,18 @@ class Reader(DoerReader):
             return after + (1 if text == "以外" and self._text(after) in ("は", "の", "が") else 0)
         elif text in PARTICLES:
             self.open.links.append(Link(relation=PARTICLES[text], phrases=tuple(phrases)))
-        elif text in ("だ", "です", "である"):
+        elif text in ("だ", "です", "である") or (text in (",", ".") and self._defines()):
             self.open.objects.extend(phrases)
             self._close("be", "be")
         else:
             self._bare(phrases, text)
             return position
         return after
+
+    def _defines(self) -> bool:
+        """物体Aは赤い球、: says what a label stands for."""
+        subjects = self.open.subjects
+        return self.open.topic and len(subjects) == 1 and bool(self.phrases[subjects[0]].label)
 
     def _bare(self, phrases: list[int], text: str) -> None:
         """No particle: a tag, or the subject of a verb that follows."""
