@@ -114,6 +114,9 @@ class Discourse:
         group = [n for n in self.things if last and self.things[n].group == self.things[last].group and n != last]
         if last and self.things[last].group is not None and group:
             return group[:1]
+        alike = [n for n in self.things if last and n != last and self.things[n].shape == self.things[last].shape]
+        if len(alike) == 1:  # "a red ball and a blue ball. The red one falls, the other one stays."
+            return alike
         if last:
             return [self._new(replace(phrase, kind="object", head=self.things[last].shape), attributes).id]
         return []

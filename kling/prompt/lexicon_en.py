@@ -30,8 +30,10 @@ WORDS: dict[str, dict[str, str]] = {
         "silver": "silver|silvery",
     },
     "size": {
-        "small": "small|little|tiny|mini|miniature|smaller|smallest|small sized|petite|compact|minuscule",
-        "large": "large|big|huge|giant|enormous|larger|bigger|largest|biggest|massive|gigantic|large sized|oversized",
+        "small": "small|lil|wee|teeny|smol"
+        "|little|tiny|mini|miniature|smaller|smallest|small sized|petite|compact|minuscule",
+        "large": "large|humongous|colossal|jumbo"
+        "|big|huge|giant|enormous|larger|bigger|largest|biggest|massive|gigantic|large sized|oversized",
     },
     "material": {
         "rubber": "rubber|rubbery|rubberized",
@@ -137,13 +139,14 @@ WORDS: dict[str, dict[str, str]] = {
         "|go vroom"
         "|vroom|bolt|zoom off|sprint",
         "push": "push|kick|shove|flick|pull|drag",
-        "make": "hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
+        "make": "sandwich|hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
         "|imagine|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set"
         "|position|locate|arrange|find|line up|capture|need|reveal|frame",
         "be": "be|exist|happen|occur|take place",
         "change": "slows|slows down|slow down|speed up|accelerate|decelerate|lose speed|gain speed|pick up speed"
         "|stick|stick together|merge|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake"
         "|vibrate",
+        "stack": "stack up|pile up|stack",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
     },

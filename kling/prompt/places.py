@@ -77,6 +77,7 @@ def placed(syntax: Syntax, seen: dict[int, list[str]]) -> list[Relation]:
         for kind, one, other in rows
         for name in at.get(one, ())
         for target in at.get(other, ())
+        if name != target
     ]
 
 

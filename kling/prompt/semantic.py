@@ -76,7 +76,11 @@ class Composer:
         things = self.people.things
         graph = SceneGraph(
             objects=tuple(thing.node() for thing in things.values() if thing.shape),
-            relations=tuple(dict.fromkeys(r for r in self.relations if not nameless & {r.subject, r.object})),
+            relations=tuple(
+                dict.fromkeys(
+                    r for r in self.relations if r.subject != r.object and not nameless & {r.subject, r.object}
+                )
+            ),
             events=tuple(events),
             camera=moves,
             not_understood=(*self.people.lost, *self.lost),

@@ -337,8 +337,9 @@ class Assembler(Gaps):
 
     def _direction(self, chunk: Chunk, position: int) -> None:
         draft = self.draft
-        if chunk.value in ("over", "back") and draft.verb is not None:
-            if draft.verb.value in ("collide", "knock", "push") and chunk.value == "over" and draft.objects:
+        if chunk.value in ("over", "back", "down") and draft.verb is not None:
+            thrown = chunk.value == "over" or (chunk.value == "down" and draft.verb.value == "knock")
+            if draft.verb.value in ("collide", "knock", "push") and thrown and draft.objects:
                 draft.verb.value = "knock over"
                 return
             if chunk.value == "over" and draft.verb.value == "fall":
@@ -351,7 +352,8 @@ class Assembler(Gaps):
             if self._kind(position + 1) != "verb":
                 self._place(chunk, position)
             return
-        turns = self._kind(position - 1) == "order" and draft.direction not in (None, chunk.value)
+        sloping = any(relation in ("up", "down") for relation, _ in draft.links)  # "up a ramp and then back down"
+        turns = self._kind(position - 1) == "order" and (draft.direction not in (None, chunk.value) or sloping)
         if turns and draft.verb is not None and draft.verb.value not in ("be", "make") and draft.subjects:
             verb, subjects = draft.verb, list(draft.subjects)  # "rolls left then right"
             self._unwind()

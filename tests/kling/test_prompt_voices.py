@@ -181,6 +181,11 @@ def test_japanese_verbs(prompt, happenings):
         ("The cylinder on the left falls over; the one on the right spins.", ["topple 1", "= spin 2"]),
         ("A ball that hits a cone that stands behind a cube.", ["collide 1 2", "= stay 2"]),
         ("A ball rolls right, pauses, then rolls left.", ["roll 1 right", "stay 1", "roll 1 left"]),
+        ("A red ball next to a blue ball. The red one falls; the other one stays.", ["fall 1", "= stay 2"]),
+        ("Stack two boxes and knock them down with a ball.",
+         ["collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
+        ("A ball rolls up a ramp and then back down.", ["roll 1 up", "roll 1 down"]),
+        ("The projectile, a small ball, is thrown.", ["throw 1"]),
     ],
 )  # fmt: skip
 def test_english_verbs(prompt, happenings):
