@@ -152,6 +152,8 @@ class DoerReader(PlaceReader):
         thing = relative and self._describes(verb or "", token, group)
         travels = bool(move) or (verb == "move" and not (self.open.objects or relative))
         goes_on = travels and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
+        if thing and verb is None:
+            return "event", ""
         camera = not thing and (goes_on or self._filmed(self.open.subjects))
         self.open.direction = self.open.direction or (token.value("direction") if verb else None)
         if camera:
@@ -171,6 +173,9 @@ class DoerReader(PlaceReader):
     def _camera_does(self, verb: str, move: str | None, token: Token) -> str:
         if self.open.deep and verb == "move":
             self.open.direction = {"away": "toward", "toward": "away"}.get(self.open.direction or "")
+        sides = {"left_of": "left", "right_of": "right"}
+        if move == "orbit" and not self.open.direction:  # 球の右側へ回り込む
+            self.open.direction = next((sides[x.relation] for x in self.open.links if x.relation in sides), None)
         return "orbit" if token.lemma in ("回る", "まわる") else move or verb
 
     def _filmed(self, numbers: list[int]) -> bool:
@@ -178,10 +183,13 @@ class DoerReader(PlaceReader):
 
     def _describes(self, verb: str, token: Token, group: VerbGroup) -> bool:
         """Before a noun, of that noun and not of the subject so far: カメラが転がる球を追う, 球が静止した箱に当たる."""
-        filmed = bool(verb) and not token.has("move") and self._filmed(self.open.subjects)
+        if not verb:  # 傾いた板: no camera does
+            self.open.topic = True
+            return True
+        filmed = not token.has("move") and self._filmed(self.open.subjects)
         if filmed or self._does_itself(verb, token, group):
             self.open.topic = True
-        return self.open.topic and bool(verb) and verb != "make"
+        return self.open.topic and verb != "make"
 
     def _does_itself(self, verb: str, token: Token, group: VerbGroup) -> bool:
         """An intransitive verb before a noun that can do it: no place that it happens on."""

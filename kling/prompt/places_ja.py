@@ -6,7 +6,7 @@ from kling.prompt.graph import SHAPES
 from kling.prompt.lexical import Token
 from kling.prompt.modifiers_ja import ModifierReader
 from kling.prompt.places import SUPPORTS
-from kling.prompt.state_ja import as_relation, as_verb, follows_verb, holds
+from kling.prompt.state_ja import ATTRIBUTES, as_relation, as_verb, follows_verb, holds
 from kling.prompt.syntactic import Link
 
 SIDES = ("left_of", "right_of", "in_front_of", "behind", "on", "above", "below")
@@ -186,3 +186,24 @@ class PlaceReader(ModifierReader):
                 self._close("none", "")
                 return after + 1
         return None
+
+    def _next_opens(self, position: int) -> bool:
+        return self._place_opens(position) or self._landmark_opens(position)
+
+    def _place_opens(self, position: int) -> bool:
+        """左に and a noun: the next thing of a list, with its own place."""
+        token = self._at(position)
+        if token is None or as_relation(token) not in SIDES:
+            return False
+        after = position + 1 if token.text.endswith(("に", "には")) else position + 2
+        return (after == position + 1 or self._text(position + 1) in ("に", "には")) and self._phrase_follows(after)
+
+    def _landmark_opens(self, position: int) -> bool:
+        """青い球の右に and a noun: the next thing of a list, with a landmark of its own."""
+        for i in range(position, position + 5):
+            if self._text(i) == "の" and self._place_opens(i + 1):
+                return True
+            token = self._at(i)
+            if token is None or not (token.has("noun", "thing", *ATTRIBUTES) or token.text in ("の", "な")):
+                return False
+        return False

@@ -16,7 +16,7 @@ from kling.prompt.places import DENIED, SUPPORTS, chained, facing, placed, relat
 from kling.prompt.setting import Places, surroundings
 from kling.prompt.shots import directed, followed, settled
 from kling.prompt.syntactic import Clause, Syntax
-from kling.prompt.timing import Happening, Timeline
+from kling.prompt.timing import Happening, Timeline, contradictions
 
 
 class Knowledge(Places, Protocol):
@@ -86,7 +86,10 @@ class Composer:
             not_understood=(*self.people.lost, *self.lost),
             **scene,
         )
-        return graph, (*self.people.doubts, *self._contradictions(events))
+        return graph, (
+            *self.people.doubts,
+            *contradictions(events, {name: thing.node().phrase for name, thing in things.items()}),
+        )
 
     def _mention_before(self, clause: Clause) -> None:
         """Objects are numbered in order of mention, though a relative clause may be closed before its main clause."""
@@ -438,17 +441,6 @@ class Composer:
             ):
                 continue
             self._relate(relation, theme, targets)
-
-    # --- time --------------------------------------------------------------------------------------------------
-
-    def _contradictions(self, events: list[Event]) -> tuple[str, ...]:
-        moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}
-        things = self.people.things
-        return tuple(
-            f"{things[e.agent].node().phrase} stays still and {moving[e.agent, e.order]}s at the same time"
-            for e in events
-            if e.action == "stay" and (e.agent, e.order) in moving
-        )
 
     # --- the rest ----------------------------------------------------------------------------------------------
 

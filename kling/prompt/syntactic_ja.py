@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from kling.prompt.doers_ja import DoerReader
 from kling.prompt.lexical import Lexical, Token, says_something
-from kling.prompt.places_ja import SIDES
 from kling.prompt.state_ja import (
     ATTRIBUTES,
     HELPERS,
@@ -19,7 +18,6 @@ from kling.prompt.state_ja import (
     Modifiers,
     OpenClause,
     VerbGroup,
-    as_relation,
     denies,
     verb_group,
 )
@@ -98,7 +96,7 @@ class Reader(DoerReader):
             return None
         if token.text == ".":
             self._end_sentence()
-        elif (self.open.subjects or self.list) and self.open.links and self._place_opens(position + 1):
+        elif (self.open.subjects or self.list) and self.open.links and self._next_opens(position + 1):
             waits = OpenClause(subjects=[*self.open.subjects, *self.list], placed=True)
             self.open.subjects, self.list = list(waits.subjects), []
             self._close("none", "")  # 箱の左に球、右に円錐(が落ちる)
@@ -106,14 +104,6 @@ class Reader(DoerReader):
         elif self.open.subjects and not self.list:
             self.open.topic = True
         return position + 1
-
-    def _place_opens(self, position: int) -> bool:
-        """左に and a noun: the next thing of a list, with its own place."""
-        token = self._at(position)
-        if token is None or as_relation(token) not in SIDES:
-            return False
-        after = position + 1 if token.text.endswith(("に", "には")) else position + 2
-        return (after == position + 1 or self._text(position + 1) in ("に", "には")) and self._phrase_follows(after)
 
     def _end_sentence(self) -> None:
         self._predicate()
@@ -280,6 +270,7 @@ class Reader(DoerReader):
         if text in ("と", "や", "および", "及び", "とともに") and (self._phrase_follows(after) or text != "と"):
             return after  # one more follows
         listed = text in (",", "・") and self._phrase_follows(after) and not self._defines()
+        listed = listed and not (self.open.links and self._landmark_opens(after))
         if listed and (self.open.topic or not self.open.subjects):
             return after
         phrases, self.list = self.list, []
@@ -354,6 +345,8 @@ class Reader(DoerReader):
     def _verb(self, position: int, token: Token) -> int | None:
         if not token.has("verb", "move"):
             return self._copula(position, token)
+        if token.lemma in ("いく", "行く", "くる", "来る", "ゆく") and self._text(position - 1) in ("て", "で"):
+            return position + 1  # 小さくなっていく
         group = verb_group(self.tokens, position)
         if token.lemma in ("挟む", "はさむ") and self._flanked(position):
             return group.after

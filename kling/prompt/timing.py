@@ -60,6 +60,10 @@ class Timeline:
         """The next clause in which something happens."""
         return min((h.clause for h in self.happenings if h.clause > clause), default=-1)
 
+    def _ends(self, number: int) -> bool:
+        """A rest with a time of its own: "stops", or what is told of before it ends."""
+        return self.syntax.clauses[self.happenings[number].clause].verb == "stop" or self._at_first(number)
+
     def _at_first(self, number: int) -> bool:
         """ "a ball that has been lying still starts to roll": rest that ends, told before what ends it."""
         return self.syntax.clauses[self.happenings[number].clause].relative and not self.happenings[number].posture
@@ -104,7 +108,7 @@ class Timeline:
         before = [
             orders[i]
             for i in orders
-            if (self.happenings[i].event.action != "stay" or self._at_first(i))
+            if (self.happenings[i].event.action != "stay" or self._ends(i))
             and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
         ]
         return max(1 + max(before, default=-1), self._beside(number, base))
@@ -116,3 +120,13 @@ class Timeline:
             return 0
         follows = any(sub.main == number - 1 and sub.subordinate == "after" for sub in self.syntax.clauses)
         return base[number - 1] if follows else 0
+
+
+def contradictions(events: list[Event], names: dict[str, str]) -> tuple[str, ...]:
+    """Doubts: what stays still and moves at the same time."""
+    moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}
+    return tuple(
+        f"{names[e.agent]} stays still and {moving[e.agent, e.order]}s at the same time"
+        for e in events
+        if e.action == "stay" and (e.agent, e.order) in moving
+    )

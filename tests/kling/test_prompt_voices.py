@@ -153,6 +153,8 @@ def test_scene_words(field, prompt, value):
         ("ボールがバーンってぶつかって箱が飛んでくやつ作って", ["collide 1 2", "throw 2"]),
         ("ボールどーん、箱ばたーん", ["collide 1 2", "topple 2"]),
         ("物体Aは赤い球、物体Bは青い箱。AがBに衝突する。", ["collide 1 2"]),
+        ("箱が滑り、止まり、そして倒れる", ["slide 1", "stay 1", "topple 1"]),
+        ("球が奥に転がって小さくなっていく", ["roll 1 away"]),
         # no event of a thing
         ("箱の中に球が入っている", []),
         ("風船が上がる", []),
@@ -212,6 +214,9 @@ def test_english_verbs(prompt, happenings):
         ("緑の箱が二つ重なっている", {"1 on 2"}),
         ("箱は右、球は左です。", {"2 left_of 1"}),
         ("前列に球、後列に箱", {"1 in_front_of 2"}),
+        ("赤い球の右に青い球、青い球の右に緑の球がある", {"2 right_of 1", "3 right_of 2"}),
+        ("立方体の左上に球がある", {"2 above 1"}),
+        ("球が傾いた板の上を転がる", {"1 on 2"}),
         ("球が箱の左側から転がってくる", {"1 left_of 2"}),
         ("トラックの荷台から箱が落ちる", {"2 on 1"}),
         ("鉛筆が机を転がる", {"1 on 2"}),
@@ -255,6 +260,7 @@ def test_the_rest_of_a_group_has_its_own_color():
         ("カメラがそのまわりをまわる。円錐がある", [("orbit", None)]),
         ("左から右へトラックしながら箱を写す", [("dolly", "right")]),
         ("カメラが手前から奥に進む", [("dolly", "in")]),
+        ("カメラが球の右側へ回り込む", [("orbit", "right")]),
         ("Tracking shot following a ball rolling left", [("dolly", "left")]),
     ],
 )  # fmt: skip
