@@ -219,15 +219,18 @@ class Reader(DoerReader):
         return any(phrase.label == label for phrase in self.phrases)
 
     def _in_brackets(self, position: int) -> int:
-        """球（赤）: looks that stand after their noun. Returns the position before the particle."""
-        opens, said, closes = (self._at(position + i) for i in (1, 2, 3))
-        if opens is None or said is None or closes is None or (opens.lemma, closes.lemma) != ("(", ")"):
+        """球（赤・大）: looks that stand after their noun. Returns the position before the particle."""
+        at, found = position + 1, list[Attribute]()
+        token = self._at(at)
+        if token is None or token.lemma != "(":
             return position
-        found = next(((s.kind, s.value) for s in said.senses if s.kind in ATTRIBUTES), None)
-        if found is None:
-            return position
-        self.modifiers.attributes.append(found)
-        return position + 3
+        while (token := self._at(at := at + 1)) is not None and token.lemma != ")":
+            said = next(((s.kind, s.value) for s in token.senses if s.kind in ATTRIBUTES), None)
+            if said is None and token.form != "punct":
+                return position
+            found.extend([said] if said else [])
+        self.modifiers.attributes.extend(found)
+        return at if token is not None and found else position
 
     def _unknown_noun(self, position: int, token: Token) -> bool:
         """A common noun of no lexicon, marked as subject or object, with no verb made of it."""
@@ -308,9 +311,18 @@ class Reader(DoerReader):
             self._close("none", "")
         if text in (".", ",") and self.open.subjects and self.open.topic is False:
             self.open.subjects.extend(phrases)
-        else:
-            both = self.phrases[phrases[0]].head in ("both", "everything")  # 球は両方赤
-            self._subject(phrases, topic=both and self.open.topic)
+        elif not self._floats(phrases):
+            self._subject(phrases, topic=False)
+
+    def _floats(self, phrases: list[int]) -> bool:
+        """球はすべて落ちる, 球は両方赤: all that the subject names."""
+        subjects = self.open.subjects
+        if len(subjects) != 1 or self.phrases[phrases[0]].head not in ("both", "everything"):
+            return False
+        phrase = self.phrases[subjects[0]]
+        if phrase.kind == "object" and not phrase.count and not phrase.label:
+            self.phrases[phrase.id] = replace(phrase, plural=True, determiner="all")
+        return True
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
         said = self.open
@@ -429,6 +441,8 @@ class Reader(DoerReader):
         if not subjects and not relative and carried and begun:
             subjects = self._carried(verb, state)
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
+        if kind == "make":
+            self.gaps = [gap for gap in self.gaps if not gap.placed]
         if not relative:
             self._meets_next(kind, state.subjects)
             self._done_by(kind, state.subjects)

@@ -55,6 +55,7 @@ def standing(graph: SceneGraph) -> set[str]:
         ("しろいゆきのうえのくろいボール", ["black ball"]),
         ("赤い球（小）と青い球（大）", ["small red ball", "large blue ball"]),
         ("大球と小球", ["large ball", "small ball"]),
+        ("球（赤色・大）", ["large red ball"]),
         ("ちいさいくまさん", ["small bear"]),
         ("レベル2: 黄色い球が落ちる", ["yellow ball"]),
         ("Domino rally: two red dominoes fall over.", ["red domino", "red domino"]),
@@ -139,6 +140,8 @@ def test_scene_words(field, prompt, value):
         ("二つの球が互いに向かって転がる", ["roll 1", "= roll 2"]),
         ("赤い箱は左、青い箱は右にあり、互いに近づく", ["slide 1 right", "= slide 2 left"]),
         ("どちらの球も転がる", ["roll 1", "= roll 2"]),
+        ("球が二つと箱が一つ。球はすべて転がる", ["roll 1", "= roll 2"]),
+        ("箱の右に赤い球、左に青い球があり、両方とも転がる", ["roll 2", "= roll 3"]),
         ("球がひとつ転がり、もうひとつの球にぶつかる", ["roll 1", "collide 1 2"]),
         # orders
         ("青い球が止まってからじゃないと赤い球は転がらない", ["stay 1", "roll 2"]),
