@@ -97,6 +97,10 @@ class Chunker(NounReader):
         token = self.tokens[position]
         kind = token.value("pronoun")
         following = self._at(position + 1)
+        heaps = following is not None and following.text in ("stack", "pile", "row") and token.text == "the"
+        if heaps and self._text_at(position + 2) != "of" and any(c.phrase and c.phrase.plural for c in self.chunks):
+            self._phrase(kind="pronoun", head="they", text=f"the {self._text_at(position + 1)}")
+            return position + 2
         if kind is None:
             return None
         if kind == "neither" and following and following.has(*ATTRIBUTES):

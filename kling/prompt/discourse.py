@@ -269,7 +269,7 @@ class Discourse:
             part = self.phrases[number]
             own = {**attributes, **self._attributes(part)}
             ids = [
-                self._new(phrase, own, shape=shape, group=phrase.id).id
+                self._new(replace(phrase, place=part.place), own, shape=shape, group=phrase.id).id
                 for _ in range(self._room(part.count or 1, phrase.text))
             ]
             self.seen[number] = ids

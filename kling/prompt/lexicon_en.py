@@ -129,7 +129,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|do not move|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless"
         "|stay where it be|remain at rest|stay at rest|remain stationary|stay stationary|be at rest|rest motionless"
         "|start still",
-        "stop": "pause|stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
+        "stop": "stop roll|stop spin|stop bounce|stop slide|stop rotate|stop swing"
+        "|pause|stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
         "|come to a complete stop|stand still again",
         "posture": "balance|be balance|sit|stand|rest|lie|wait|park|perch|be rest",
         "move": "walk|run|crawl|march|gallop|trot|stroll|jog|move|travel|go|drive|come|head|proceed|advance|cruise"

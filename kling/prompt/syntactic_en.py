@@ -142,7 +142,8 @@ class Assembler(Gaps):
         waits = draft.verb is None and self.last is not None and draft.subjects and not self.joined
         filmed = self.last is not None and draft.verb is not None and draft.verb.move and not draft.verb.value
         filmed = filmed and not self.joined and relation in (*FRONTED, "on")  # "zoom in on a ball on a cube"
-        if filmed or (waits and (self.last != draft.subjects[-1] or draft.links)):
+        pronoun = self.phrases[number].kind == "pronoun" and len(draft.subjects) > 1  # "a ball, a cube behind it"
+        if filmed or (waits and pronoun) or (waits and (self.last != draft.subjects[-1] or draft.links)):
             # "a cone next to a ball on a cube ...": says where the phrase before is
             link = Link(relation=relation, phrases=(number,))
             self.clauses.append(Clause(kind="be", subjects=(self.last or 0,), links=(link,), relative=True))
@@ -155,6 +156,8 @@ class Assembler(Gaps):
         """After "and" or a comma: one more of a list, parts of the phrase before, or the next clause's subject."""
         draft = self.draft
         whole = self.phrases[self.last] if self.last is not None else None
+        group = next((p for p in self.phrases.values() if self.last in p.parts), None)
+        whole = group or whole  # "two cubes, one on the left and one on the right"
         if phrase.kind == "elliptic" and whole is not None and self._divides(phrase, whole):
             self._part_of(phrase, whole)
             return
@@ -345,6 +348,8 @@ class Assembler(Gaps):
             if chunk.value == "over" and draft.verb.value == "fall":
                 draft.verb.value = "topple"
                 return
+        if self._beside_too(chunk, position):
+            return
         if draft.empty and chunk.text == "from left to right" and self._kind(position + 1) in ("np", "comma", "colon"):
             draft.links.append(("left_of each other", [-1]))
             return
@@ -364,6 +369,18 @@ class Assembler(Gaps):
             draft.direction = (
                 chunk.value if chunk.value not in ("back", "over") or draft.direction is None else draft.direction
             )
+
+    def _beside_too(self, chunk: Chunk, position: int) -> bool:
+        """ "To the left of the cube is a ball, and to the right is a cone": right of the cube."""
+        following = self.chunks[position + 1] if position + 1 < len(self.chunks) else chunk
+        side = {"to the left": "left_of", "to the right": "right_of"}.get(chunk.text)
+        marks = [phrases for relation, phrases in self.draft.links if relation in ("left_of", "right_of")]
+        stands = self.draft.verb is not None and self.draft.verb.value in ("be", "posture") and following.kind == "verb"
+        if not (side and marks and stands and following.value in ("be", "posture")):
+            return False
+        self._unwind()
+        self.draft.links.append((side, list(marks[0])))
+        return True
 
     def _place(self, chunk: Chunk, position: int) -> None:
         target = self.last

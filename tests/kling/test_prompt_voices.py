@@ -191,6 +191,9 @@ def test_japanese_verbs(prompt, happenings):
          ["collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
         ("A ball rolls up a ramp and then back down.", ["roll 1 up", "roll 1 down"]),
         ("The projectile, a small ball, is thrown.", ["throw 1"]),
+        ("Two boxes are stacked on top of each other. A ball hits them and the stack falls over.",
+         ["collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
+        ("A ball rolls. The ball stops rolling.", ["roll 1", "stay 1"]),
     ],
 )  # fmt: skip
 def test_english_verbs(prompt, happenings):
@@ -224,6 +227,9 @@ def test_english_verbs(prompt, happenings):
         ("トラックの荷台から箱が落ちる", {"2 on 1"}),
         ("鉛筆が机を転がる", {"1 on 2"}),
         ("A red cube, a green cube and a blue cube in a line from left to right", {"1 left_of 2", "2 left_of 3"}),
+        ("To the left of a cube is a ball, and to the right is a cone.", {"2 left_of 1", "3 right_of 1"}),
+        ("A red ball, a blue ball behind it.", {"2 behind 1"}),
+        ("There are two cubes, one on the left and one on the right.", {"1 left_of 2"}),
         ("From left to right: a ball, a cube, a cone.", {"1 left_of 2", "2 left_of 3"}),
         ("two red balls and a blue ball, the blue ball is behind the red balls", {"3 behind 1", "3 behind 2"}),
     ],
