@@ -11,7 +11,8 @@ from dataclasses import fields
 
 from kling.prompt.builder import BuiltPrompt, PromptFields, groups, ordinals
 from kling.prompt.graph import CameraMove, Event, ObjectNode, Relation, SceneGraph
-from kling.prompt.lexicon_ja import NOUNS_JA, WORDS
+from kling.prompt.lexicon_ja import WORDS
+from kling.prompt.nouns_ja import NOUNS_JA
 
 _ENDS = " 　、,。.：:；;！!？?・-\n\t"
 

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 
-from kling.prompt.graph import SHAPES, ObjectNode
+from kling.prompt.graph import SHAPES, ObjectNode, Relation
+from kling.prompt.places import standing
 from kling.prompt.syntactic import Attribute, Clause, Phrase, Syntax
 
 MAX_OBJECTS = 8
+PEOPLE = ("boy", "girl", "child", "kid", "man", "woman", "adult", "dancer", "athlete", "astronaut", "worker", "chef",
+          "teacher", "student")  # fmt: skip
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Discourse:
         self.lost: list[str] = []
         self.recent: list[str] = []  # most recently mentioned last
         self.last_group: list[str] = []
+        self.relations: list[Relation] = []  # what the text said so far of where things stand
 
     def resolve(self, number: int, *, avoid: tuple[str, ...] = (), prefer: tuple[str, ...] = ()) -> list[str]:
         """Ids of what the phrase means. ``avoid``: "it" is not the subject itself; ``prefer``: it is rather this."""
@@ -72,12 +76,18 @@ class Discourse:
             self.last_group = found
         return found
 
+    def forget(self, name: str, other: str) -> None:
+        """``name`` turned out to be ``other``."""
+        self.seen = {k: [other if n == name else n for n in v] for k, v in self.seen.items()}
+        self.recent = [n for n in self.recent if n != name]
+
     def _pronoun(self, phrase: Phrase, avoid: tuple[str, ...], prefer: tuple[str, ...]) -> list[str]:
         if not self.anaphora:
             return []
         if phrase.head == "it":
             options = [name for name in (*prefer, *reversed(self.recent)) if name not in avoid]
-            return options[:1]
+            things = [name for name in options if self.things[name].shape not in PEOPLE]
+            return (things or options)[:1]
         if phrase.head in ("both", "they"):
             group = self.last_group if len(self.last_group) > 1 else list(self.things)
             return list(group[-2:] if phrase.head == "both" and len(group) > 2 else group)
@@ -104,6 +114,9 @@ class Discourse:
         group = [n for n in self.things if last and self.things[n].group == self.things[last].group and n != last]
         if last and self.things[last].group is not None and group:
             return group[:1]
+        alike = [n for n in self.things if last and n != last and self.things[n].shape == self.things[last].shape]
+        if len(alike) == 1:  # "a red ball and a blue ball. The red one falls, the other one stays."
+            return alike
         if last:
             return [self._new(replace(phrase, kind="object", head=self.things[last].shape), attributes).id]
         return []
@@ -133,13 +146,25 @@ class Discourse:
         if phrase.determiner != "a" and self.anaphora:
             found = self._mentioned(phrase, shape, attributes, avoid)
             if found:
-                return found
+                return self._completed(phrase, shape, attributes, found)
+        if not shape and phrase.kind == "elliptic" and phrase.place and not phrase.plural and self.recent:
+            return self._introduce(phrase, shape, attributes)  # "a cube on the left, the one on the right"
         if (
             not shape and phrase.kind == "elliptic" and not attributes
         ):  # "seven objects": the list that follows says which
             fewer = phrase.count and phrase.count < len(self.last_group) and self.anaphora
             return self._members(self.last_group, phrase.count or 0, {}) if fewer else []
         return self._introduce(phrase, shape, attributes)
+
+    def _completed(self, phrase: Phrase, shape: str, attributes: dict[str, str], found: list[str]) -> list[str]:
+        """ "hits the first domino, all five dominoes topple": those not named yet belong to it, too."""
+        missing = (phrase.count or 0) - len(found)
+        if phrase.determiner != "all" or missing <= 0:
+            return found
+        more = self._introduce(replace(phrase, count=missing), shape, attributes)
+        for name in found:
+            self.things[name].group = phrase.id
+        return [*found, *more]
 
     def _chosen(self, phrase: Phrase) -> list[str]:
         """ "one of them", "the small one of two balls": members of the group, those not spoken of yet first."""
@@ -171,17 +196,20 @@ class Discourse:
         if phrase.count and phrase.count > 1 and phrase.determiner != "the":
             known = [n for n, thing in self.things.items() if thing.fits(shape, {}) and thing.shows(attributes)]
             known = [n for n in known if n not in avoid]
+            if phrase.determiner == "all" and len(known) <= phrase.count:
+                return known
             return known if phrase.determiner == "maybe" and len(known) == phrase.count else []
         if phrase.count == 1 and phrase.determiner != "the" and not (phrase.kind == "elliptic" and attributes):
             return []
         options = [n for n in reversed(self.recent) if n not in avoid and self.things[n].fits(shape, attributes)]
         if phrase.place:  # "the right ball" is not the one on the left
             options = [n for n in options if self.things[n].place in (None, phrase.place)]
+            options = standing(options, phrase.place, self.relations) or self._in_row(options, phrase) or options
         exact = [n for n in options if self.things[n].shows(attributes)]
         if phrase.plural and phrase.determiner:
             chosen = exact if exact else options
             return list(reversed(chosen))
-        if exact and phrase.determiner == "maybe" and not (attributes or phrase.count):  # 球が二つ。球は青い。
+        if exact and phrase.determiner == "maybe" and not (phrase.count or phrase.place):  # 球が二つ。球は青い。
             group = self.things[exact[0]].group
             return [
                 n for n in self.things if n in exact and group is not None and self.things[n].group == group
@@ -199,13 +227,24 @@ class Discourse:
                 return [name]
         return []
 
+    def _in_row(self, options: list[str], phrase: Phrase) -> list[str]:
+        """ "three pins stand in a row, the middle one falls": a group stands as it is counted, from the left."""
+        row = [name for name in self.things if name in options]
+        groups = {self.things[name].group for name in row}
+        if len(row) < 2 or None in groups or len(groups) > 1 or phrase.plural:
+            return []
+        at = {"left": 0, "middle": len(row) // 2, "right": -1}.get(phrase.place or "")
+        return [] if at is None or (phrase.place == "middle" and len(row) % 2 == 0) else [row[at]]
+
     def _introduce(self, phrase: Phrase, shape: str, attributes: dict[str, str]) -> list[str]:
         if phrase.parts:
             return self._introduce_parts(phrase, shape, attributes)
-        guessed = not shape and phrase.kind == "elliptic" and bool(self.recent) and self.anaphora
+        nameless = not shape and phrase.kind == "elliptic" and not phrase.label
+        guessed = nameless and bool(self.recent) and self.anaphora
         if guessed:
             shape = self.things[self.recent[-1]].shape
-        options = [value for name, value in (*phrase.attributes, *phrase.alternatives) if name == "color"]
+        kind = phrase.alternatives[0][0] if phrase.alternatives else "color"  # what tells them apart
+        options = [value for name, value in (*phrase.attributes, *phrase.alternatives) if name == kind]
         count = phrase.count or (len(options) if phrase.plural and len(options) > 1 else 2 if phrase.plural else 1)
         if phrase.vague or (phrase.plural and not phrase.count and len(options) < 2):
             self.doubts.append(f'"{phrase.text}" does not say how many: took {count}')
@@ -217,7 +256,7 @@ class Discourse:
         for i in range(self._room(count, phrase.text)):
             own = dict(attributes)
             if phrase.plural and len(options) > 1:
-                own["color"] = options[i * len(options) // count]
+                own[kind] = options[i * len(options) // count]
             thing = self._new(phrase, own, shape=shape, group=group)
             thing.guessed = guessed
             found.append(thing.id)
@@ -230,7 +269,7 @@ class Discourse:
             part = self.phrases[number]
             own = {**attributes, **self._attributes(part)}
             ids = [
-                self._new(phrase, own, shape=shape, group=phrase.id).id
+                self._new(replace(phrase, place=part.place), own, shape=shape, group=phrase.id).id
                 for _ in range(self._room(part.count or 1, phrase.text))
             ]
             self.seen[number] = ids

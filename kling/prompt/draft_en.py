@@ -33,6 +33,11 @@ class Draft:
     words: list[str] = field(default_factory=list)
 
     @property
+    def row(self) -> bool:
+        """How the things of a list that follows stand to each other, and nothing else yet."""
+        return not (self.subjects or self.verb) and any(link[0].endswith("each other") for link in self.links)
+
+    @property
     def empty(self) -> bool:
         return (self.resumed and not self.verb) or not (self.subjects or self.verb or self.links or self.attributes)
 
@@ -96,6 +101,7 @@ class Drafts:
         self.joined = ""  # "and" or "," since the last phrase
         self.loose: list[Attribute] = []  # "Big. Red. Ball."
         self.loose_speed: str | None = None
+        self.sentence_start = 0
         self.next_order = ""
         self.waiting: list[int] = []  # subordinate clauses that wait for their main clause
         self.details: Phrase | None = None  # the group whose members are told one by one
@@ -118,8 +124,8 @@ class Drafts:
                     draft.initial,
                 )
             return
-        clause = frozen(draft, self.phrases)
         index = len(self.clauses)
+        clause = replace(frozen(draft, self.phrases), opens=index == self.sentence_start)
         if draft.subordinate and not draft.relative:
             if draft.initial or not self.clauses:
                 self.waiting.append(index)
@@ -139,8 +145,12 @@ class Drafts:
 
     def _main_before(self, index: int) -> int | None:
         for i in range(index - 1, -1, -1):
+            before = self.clauses[i - 1] if i else None
+            wanted = (
+                self.clauses[i].kind == "make" and before is not None and before.relative and before.kind == "event"
+            )
             if not self.clauses[i].relative and self.clauses[i].kind != "none":
-                return i
+                return i - 1 if wanted else i  # "I want the ball to roll after ..."
         return index - 1 if index else None
 
     def _close_relative(self) -> None:

@@ -12,8 +12,20 @@ from kling.prompt.verbs_en import Chunk
 def grouped(chunks: list[Chunk]) -> tuple[list[Chunk], list[Phrase]]:
     """The chunks with members and parts tied to their group, and the phrases that are no chunk of their own now."""
     hidden: list[Phrase] = []
-    chunks = _members(_adjectives(chunks), hidden)
+    chunks = _members(_adjectives(_appositions(chunks)), hidden)
     return _parts(chunks, hidden), hidden
+
+
+def _appositions(chunks: list[Chunk]) -> list[Chunk]:
+    """ "The projectile, a small ball, flies": one thing, and the name that is known says what it is."""
+    for i in range(len(chunks) - 4):
+        name, what = chunks[i].phrase, chunks[i + 2].phrase
+        kinds = [chunk.kind for chunk in chunks[i : i + 5]]
+        if kinds != ["np", "comma", "np", "comma", "verb"] or name is None or what is None:
+            continue
+        if not name.known and not name.plural and what.kind == "object" and what.determiner == "a":
+            return [*chunks[:i], chunks[i + 2], *chunks[i + 4 :]]
+    return chunks
 
 
 def _members(chunks: list[Chunk], hidden: list[Phrase]) -> list[Chunk]:

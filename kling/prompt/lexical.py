@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from kling.prompt.lexicon_en import IRREGULAR, UNITS, WORDS
 from kling.prompt.nouns import NOUNS
 
-MAX_PHRASE = 6  # words of the longest entry
+MAX_PHRASE = 7  # words of the longest entry
 
 
 @dataclass(frozen=True, kw_only=True)

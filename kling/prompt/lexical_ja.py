@@ -8,8 +8,12 @@ from functools import cache
 from typing import Any
 
 from kling.errors import ConfigError
-from kling.prompt.lexical import Lexical, Measure, Sense, Token, owned
-from kling.prompt.lexicon_ja import NOUNS_JA, WORDS
+from kling.prompt.kana import from_kana
+from kling.prompt.lexical import Lexical, Measure, Sense, Token, lemma, owned
+from kling.prompt.lexical import table as english
+from kling.prompt.lexicon_ja import WORDS
+from kling.prompt.nouns_ja import NOUNS_JA
+from kling.prompt.state_ja import HELPERS
 
 MAX_MORPHEMES = 9
 _MEASURE = re.compile(
@@ -88,6 +92,7 @@ def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
         ConfigError: SudachiPy is not installed.
     """
     text = unicodedata.normalize("NFKC", prompt).replace("\r", "\n")
+    text = text if plain else from_kana(text)
     measures = []
     for match in () if plain else _MEASURE.finditer(text):
         quantity, factor = _UNITS[match[3]]
@@ -112,7 +117,7 @@ def read_japanese(prompt: str, *, plain: bool = False) -> Lexical:
 
 def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
     """The morpheme, or two known words that it is made of (ゴムボール). Blanks vanish."""
-    word = _word(morpheme)
+    word = _known(_word(morpheme), morpheme.normalized_form(), entries)
     surface = word.text
     if not surface.strip(" \t　"):
         return []
@@ -125,12 +130,32 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
         halves = entries.get(surface[:cut]), entries.get(surface[cut:])
         if not (halves[0] and halves[1]) or any(s.kind == "noun" and not s.value for s in halves[0]):
             continue
-        made = any(s.kind in ("material", "color") for s in halves[0]) and any(s.kind == "noun" for s in halves[1])
+        made = any(s.kind in ("material", "color", "size") for s in halves[0]) and any(
+            s.kind == "noun" for s in halves[1]
+        )
         if made or len(surface) > 2:  # 鉄球, ゴムボール
             middle = word.start + cut
             first = replace(word, text=surface[:cut], lemma=surface[:cut], end=middle)
             return [first, replace(word, text=surface[cut:], lemma=surface[cut:], start=middle)]
     return [word]
+
+
+def _known(word: Token, normal: str, entries: dict[str, tuple[Sense, ...]]) -> Token:
+    """The word in its usual spelling, when only that is in the lexicon: はこ is 箱, うごく 動く."""
+    part = word.form.split()[0]
+    if word.text in entries or word.lemma in entries or word.form == "punct" or word.lemma in HELPERS:
+        return word
+    if word.text.isascii() and len(word.text) > 1:  # but 球A
+        return replace(word, text=word.text.lower(), lemma=lemma(word.text.lower())[0])
+    if normal not in entries or part not in ("名詞", "代名詞", "動詞", "形容詞", "形状詞", "副詞", "連体詞"):
+        return word
+    if part not in ("動詞", "形容詞"):
+        return replace(word, text=normal, lemma=normal)
+    pairs = zip(reversed(word.lemma), reversed(normal), strict=False)
+    ending = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    stem = word.lemma[: len(word.lemma) - ending]
+    text = normal[: len(normal) - ending] + word.text.removeprefix(stem) if word.text.startswith(stem) else word.text
+    return replace(word, text=text, lemma=normal)
 
 
 # Verbs that follow another one and only say how it goes on: 動き出す, 転がり続ける.
@@ -166,12 +191,18 @@ def _word(morpheme: Any) -> Token:
     punctuation = _PUNCTUATION.get(surface)
     return Token(
         text=punctuation or surface,
-        lemma=punctuation or morpheme.dictionary_form(),
+        lemma=morpheme.dictionary_form(),
         form="punct" if punctuation else f"{part} {detail} {inflection}",
         senses=(),
         start=morpheme.begin(),
         end=morpheme.end(),
     )
+
+
+def _english(word: Token) -> tuple[Sense, ...]:
+    """red ball: English words between Japanese ones, as far as they are things or say what things are like."""
+    kinds = ("noun", "thing", "color", "size", "material", "finish", "setting", "lighting", "style")
+    return tuple(sense for sense in english().get(word.lemma, ()) if sense.kind in kinds)
 
 
 def _longest(words: list[Token], position: int, entries: dict[str, tuple[Sense, ...]], limit: int) -> tuple[Token, int]:
@@ -191,6 +222,8 @@ def _longest(words: list[Token], position: int, entries: dict[str, tuple[Sense, 
                 length,
             )
     word = words[position]
+    if word.text.isascii() and limit > 1:
+        word = replace(word, senses=_english(word))
     if word.text.replace(".", "").isdecimal():
         word = Token(
             text=word.text, lemma=word.lemma, form=word.form, senses=(Sense(kind="number", value=word.text),),

@@ -30,8 +30,10 @@ WORDS: dict[str, dict[str, str]] = {
         "silver": "silver|silvery",
     },
     "size": {
-        "small": "small|little|tiny|mini|miniature|smaller|smallest|small sized|petite|compact|minuscule",
-        "large": "large|big|huge|giant|enormous|larger|bigger|largest|biggest|massive|gigantic|large sized|oversized",
+        "small": "small|lil|wee|teeny|smol"
+        "|little|tiny|mini|miniature|smaller|smallest|small sized|petite|compact|minuscule",
+        "large": "large|humongous|colossal|jumbo"
+        "|big|huge|giant|enormous|larger|bigger|largest|biggest|massive|gigantic|large sized|oversized",
     },
     "material": {
         "rubber": "rubber|rubbery|rubberized",
@@ -100,7 +102,7 @@ WORDS: dict[str, dict[str, str]] = {
         "neither": "neither",
     },
     "verb": {
-        "fall": "release|let go of|come back down|fall back|fall back down|drop back down|come down again"
+        "fall": "rain down|release|let go of|come back down|fall back|fall back down|drop back down|come down again"
         "|go back down"
         "|drop back|fall down again|fall again|fall|drop|plummet|plunge|descend|fall down|drop down|come down"
         "|fall freely|free fall",
@@ -127,7 +129,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|do not move|not move|do not budge|stay put|stay in place|remain in place|remain motionless|stay motionless"
         "|stay where it be|remain at rest|stay at rest|remain stationary|stay stationary|be at rest|rest motionless"
         "|start still",
-        "stop": "stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
+        "stop": "stop roll|stop spin|stop bounce|stop slide|stop rotate|stop swing"
+        "|pause|stop|halt|come to a stop|come to rest|come to a halt|come to a standstill|stop move"
         "|come to a complete stop|stand still again",
         "posture": "balance|be balance|sit|stand|rest|lie|wait|park|perch|be rest",
         "move": "walk|run|crawl|march|gallop|trot|stroll|jog|move|travel|go|drive|come|head|proceed|advance|cruise"
@@ -137,13 +140,14 @@ WORDS: dict[str, dict[str, str]] = {
         "|go vroom"
         "|vroom|bolt|zoom off|sprint",
         "push": "push|kick|shove|flick|pull|drag",
-        "make": "hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
+        "make": "sandwich|hang|make|generate|create|show|see|want|render|produce|have|feature|depict|give|animate|film"
         "|imagine|draw|display|want to see|let|would like|watch|look|contain|include|visible|appear|place|put|set"
         "|position|locate|arrange|find|line up|capture|need|reveal|frame",
         "be": "be|exist|happen|occur|take place",
         "change": "slows|slows down|slow down|speed up|accelerate|decelerate|lose speed|gain speed|pick up speed"
         "|stick|stick together|merge|lose momentum|gain momentum|lose energy|gather speed|miss|wobble|tremble|shake"
         "|vibrate",
+        "stack": "stack up|pile up|stack",
         "begin": "begin|start|start to|begin to|continue|continue to|keep|go on",
         "send": "send",
     },
@@ -171,6 +175,8 @@ WORDS: dict[str, dict[str, str]] = {
         "on each other": "stacked|stacked up|on top of each other|one on top of the other|one on top of another"
         "|stacked on top of each other|piled up|in a stack|stacked on each other|on top of one another|in a pile"
         "|stacked one on top of the other|on each other|piled on top of each other",
+        "left_of each other": "in a line from left to right|in a row from left to right|lined up from left to right"
+        "|arranged from left to right|placed from left to right|standing from left to right|ordered from left to right",
         "behind each other": "one behind the other|behind each other|behind one another|one behind another",
         "above each other": "one above the other|above each other|one above another",
         "between": "between|in between",
@@ -345,7 +351,9 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Words that carry the sentence and no content of their own.
     "filler": {
-        "": "nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w"
+        "": "off the edge|over the edge|on the edge|to the edge|near the edge"
+        "|one step at a time|step by step"
+        "|nothing but|thx|thanks|thank you|pls|plz|vid|vids|clips|kinda|from the same height|at the same height|w"
         "|cheers"
         "|something like|product|product shot|video|clip|scene|shot|action|layout|setting|footage|frame|please"
         "|picture|image"
@@ -369,7 +377,8 @@ WORDS: dict[str, dict[str, str]] = {
     },
     # Understood as picture talk that the graph has no place for: passed on as text.
     "adjective": {
-        "": "heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
+        "": "leftmost|rightmost"
+        "|heavy|light|tall|short|long|wide|thin|lonely|beautiful|nice|pretty|cute|old|new|soft|hard|smooth|rough"
         "|empty|extreme|shallow|deep|low|high|warm|cold|dark|dramatic|colorful|colourful|bouncy|heavier|lighter"
         "|medium|moderate|steady|taller|shorter|wider|thinner|tallest|shortest|highest|lowest|heaviest|lightest"
         "|nearest|closest|farthest|higher|longer|further|normal|round|square|plain|clean|clear|quiet|calm|loud"

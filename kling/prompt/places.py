@@ -36,6 +36,27 @@ def related(relation: str, subjects: list[str], targets: list[str]) -> list[Rela
     return []
 
 
+_ENDS = {"left": ("left_of", 1), "right": ("left_of", -1), "front": ("in_front_of", 1), "back": ("in_front_of", -1),
+         "top": ("on", 1), "bottom": ("on", -1), "middle": ("left_of", 0)}  # fmt: skip
+_SAME = {"right_of": ("left_of", -1), "behind": ("in_front_of", -1), "above": ("on", 1)}
+
+
+def standing(names: list[str], place: str, relations: list[Relation]) -> list[str]:
+    """Those that stand at this end of a row (or in its middle), as far as relations say so: "the upper cube"."""
+    kind, end = _ENDS.get(place, ("", 0))
+    before, after = set[str](), set[str]()
+    for relation in relations:
+        same, way = _SAME.get(relation.kind, (relation.kind, 1))
+        if same == kind:
+            pair = (relation.subject, relation.object)[::way]
+            before.add(pair[0])
+            after.add(pair[1])
+    if end == 0:
+        return [name for name in names if name in before & after]
+    first, second = (before, after) if end == 1 else (after, before)
+    return [name for name in names if name in first - second]
+
+
 def chained(kind: str, names: list[str]) -> list[Relation]:
     """ "a stack of cubes", "one behind the other": each to the next."""
     return [Relation(kind=kind, subject=name, object=other) for name, other in itertools.pairwise(names)]
@@ -56,6 +77,7 @@ def placed(syntax: Syntax, seen: dict[int, list[str]]) -> list[Relation]:
         for kind, one, other in rows
         for name in at.get(one, ())
         for target in at.get(other, ())
+        if name != target
     ]
 
 

@@ -7,21 +7,23 @@ rolls, sliding for the rest; "on the moon" is a gravity.
 """
 
 import itertools
+from dataclasses import replace
 from typing import Protocol
 
 from kling.prompt.discourse import Discourse
-from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, Relation, SceneGraph
+from kling.prompt.graph import CAMERA_MOVES, CameraMove, Event, SceneGraph
 from kling.prompt.places import DENIED, SUPPORTS, chained, facing, placed, related
+from kling.prompt.setting import Places, surroundings
 from kling.prompt.shots import directed, followed, settled
 from kling.prompt.syntactic import Clause, Syntax
-from kling.prompt.timing import Happening, Timeline
+from kling.prompt.timing import Happening, Timeline, contradictions
 
 
-class Knowledge(Protocol):
+class Knowledge(Places, Protocol):
     """What this level asks of the next one."""
 
     def way_of_moving(self, shape: str) -> str | None: ...
-    def gravity_of(self, place: str) -> str | None: ...
+    def bumps(self, shape: str) -> bool: ...
 
 
 MOTIONS = ("fall", "bounce", "roll", "slide", "throw", "spin", "swing", "topple", "stay")
@@ -39,7 +41,7 @@ class Composer:
         self.syntax, self.knowledge, self.compose = syntax, knowledge, compose
         self.people = Discourse(syntax, anaphora=compose, free_nouns=knowledge is not None)
         self.happenings: list[Happening] = []
-        self.relations: list[Relation] = []
+        self.relations = self.people.relations
         self.camera: list[CameraMove] = []
         self.follows: list[tuple[list[str], str | None]] = []
         self.affected: list[str] = []  # what the last collision hit
@@ -70,17 +72,24 @@ class Composer:
         ]
         moves, doubts = settled([*self.camera, *followed(self.follows, events, self.camera)])
         self.people.doubts += doubts
-        scene = self._scene()
+        scene = surroundings(self.syntax, self.knowledge, self.people.doubts)
         things = self.people.things
         graph = SceneGraph(
             objects=tuple(thing.node() for thing in things.values() if thing.shape),
-            relations=tuple(dict.fromkeys(r for r in self.relations if not nameless & {r.subject, r.object})),
+            relations=tuple(
+                dict.fromkeys(
+                    r for r in self.relations if r.subject != r.object and not nameless & {r.subject, r.object}
+                )
+            ),
             events=tuple(events),
             camera=moves,
             not_understood=(*self.people.lost, *self.lost),
             **scene,
         )
-        return graph, (*self.people.doubts, *self._contradictions(events))
+        return graph, (
+            *self.people.doubts,
+            *contradictions(events, {name: thing.node().phrase for name, thing in things.items()}),
+        )
 
     def _mention_before(self, clause: Clause) -> None:
         """Objects are numbered in order of mention, though a relative clause may be closed before its main clause."""
@@ -126,6 +135,9 @@ class Composer:
         links = [
             (link.relation, self._all(link.phrases, **hints)) for link in clause.links if link.relation not in DENIED
         ]
+        if any(number >= 0 and self.people.phrases[number].head == "everything" for number in clause.subjects):
+            named = {name for _, names in links for name in names} | set(objects)  # "all of them roll down a hill"
+            subjects = [name for name in subjects if name not in named]
         self._premodified(clause.objects + tuple(n for link in clause.links for n in link.phrases))
         excepted = {name for relation, names in links if relation == "except" for name in names}
         subjects = [name for name in subjects if name not in excepted]
@@ -161,6 +173,7 @@ class Composer:
             clause.subordinate == "before"
             and main is not None
             and main.verb == "stop"
+            and not main.negated  # "does not stop until it hits the cube"
             and main.subjects == clause.subjects
         )
 
@@ -216,13 +229,17 @@ class Composer:
         for name, other in zip(subjects, objects, strict=False):
             if name == other or not things[name].fits(things[other].shape, things[other].attributes):
                 continue
+            if not things[name].shape and name == list(things)[-1]:  # "object A is a red ball"
+                things[other].label = things[other].label or things[name].label
+                del things[name]
+                self.people.forget(name, other)
+                continue
             things[name].shape, things[name].guessed = things[other].shape, False
             for kind, value in things[other].attributes.items():
                 things[name].attributes.setdefault(kind, value)
             if other == list(things)[-1]:
                 del things[other]
-            self.people.seen = {k: [name if n == other else n for n in v] for k, v in self.people.seen.items()}
-            self.people.recent = [n for n in self.people.recent if n != other]
+            self.people.forget(other, name)
 
     def _relate(self, relation: str, subjects: list[str], targets: list[str]) -> None:
         self.relations += related(relation, subjects, targets)
@@ -246,8 +263,13 @@ class Composer:
         if action not in ("stay",):
             speed = speed or (self.people.things[agent].speed if step == 0 else None)
         event = Event(action=action, agent=agent, patient=patient, direction=direction, speed=speed)
-        vague = clause is not None and clause.verb in ("push", "send", "knock") and direction is None
-        self.happenings.append(Happening(event, self.index, step, posture, vague=vague and action != "collide"))
+        pushed = clause is not None and (
+            clause.verb in ("push", "send", "knock") or (clause.verb == "move" and clause.relative)
+        )
+        vague = pushed and direction is None
+        caused = clause is not None and bool(clause.objects) and clause.subordinate == "after"
+        vague = vague and action != "collide"
+        self.happenings.append(Happening(event, self.index, step, posture, vague=vague, caused=caused))
 
     def _main_step(self, clause: Clause) -> int:
         """Direction and speed belong to the motion the verb names, not to what follows from it."""
@@ -282,6 +304,9 @@ class Composer:
                     self._happen("stay", name)
             return
         agents = [name for relation, names in links if relation == "agent" for name in names]
+        tools = [name for relation, names in links if relation == "with" for name in names]
+        if objects and tools and verb in ("push", *_MEETS):  # "hits the ball with a bat"
+            subjects, links = tools, [link for link in links if link[0] != "with"]
         theme = subjects
         if objects and not clause.passive and verb not in (*_MEETS, "land", "posture", "stay", "stop"):
             agents, theme = subjects, objects
@@ -328,8 +353,11 @@ class Composer:
             way = self._action("move", other) if clause.verb == "knock" and clause.direction in _SIDEWAYS else None
             if way:  # "is knocked to the right"
                 self._happen_at(way, other, clause, 1 if hitting else 0)
+            elif clause.verb == "knock" and any(relation == "off" for relation, _ in links):
+                self._happen("fall", other, step=1 if hitting else 0)  # "knocked off the table"
+                self._locate(replace(clause, verb="fall"), [other], [link for link in links if link[0] == "off"])
             elif clause.verb == "knock over":
-                self._happen("topple", other, step=1 if hitting else 0)
+                self._happen_at("topple", other, replace(clause, speed=None), 1 if hitting else 0)
         self.affected = [h for h in hit if h not in hitting]
 
     def _land(self, clause: Clause, subjects: list[str], objects: list[str], links) -> None:
@@ -387,8 +415,8 @@ class Composer:
         self.happenings.append(Happening(event, self.index, step, vague=vague))
 
     def _playful(self, name: str) -> bool:
-        """It can bump into things by itself: a ball can, a boy's push is no collision of the scene."""
-        return self.people.things[name].shape in ("ball", "cube", "cylinder", "capsule", "cone")
+        """It can bump into things by itself: a ball or a cart can, a boy's push is no collision of the scene."""
+        return self.knowledge is not None and self.knowledge.bumps(self.people.things[name].shape)
 
     def _action(self, verb: str, name: str) -> str | None:
         if verb in MOTIONS:
@@ -414,17 +442,6 @@ class Composer:
                 continue
             self._relate(relation, theme, targets)
 
-    # --- time --------------------------------------------------------------------------------------------------
-
-    def _contradictions(self, events: list[Event]) -> tuple[str, ...]:
-        moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}
-        things = self.people.things
-        return tuple(
-            f"{things[e.agent].node().phrase} stays still and {moving[e.agent, e.order]}s at the same time"
-            for e in events
-            if e.action == "stay" and (e.agent, e.order) in moving
-        )
-
     # --- the rest ----------------------------------------------------------------------------------------------
 
     def _unmentioned(self) -> None:
@@ -435,24 +452,6 @@ class Composer:
             if said and phrase.id not in used and phrase.id not in self.people.seen:
                 self.people.resolve(phrase.id)
                 self._premodified((phrase.id,))
-
-    def _scene(self) -> dict[str, str]:
-        """One value a field: the ground wins over "night", the first over the second (a doubt)."""
-        found: dict[str, str] = {}
-        for kind, value in self.syntax.scene:
-            if kind == "world":
-                place = self.knowledge.gravity_of(value) if self.knowledge is not None else None
-                kind, value = "gravity", place or ""
-            if not value:
-                continue
-            if kind == "style" and kind in found and value not in found[kind]:
-                found[kind] += f", {value}"
-            elif kind == "setting" and found.get(kind) == "night":
-                found[kind] = value
-            elif found.get(kind, value) != value and value != "night":
-                self.people.doubts.append(f"the {kind} is both {found[kind]} and {value}: took {found[kind]}")
-            found.setdefault(kind, value)
-        return found
 
     # --- camera ------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ def followed(
 
 def settled(camera: list[CameraMove]) -> tuple[tuple[CameraMove, ...], list[str]]:
     """Each move once, and the doubts: what moves is not static."""
-    moves = tuple(dict.fromkeys(camera))
+    told = {move.kind for move in camera if move.direction}
+    moves = tuple(dict.fromkeys(move for move in camera if move.direction or move.kind not in told))
     if len(moves) > 1 and any(m.kind == "static" for m in moves):
         moving = tuple(m for m in moves if m.kind != "static")
         return moving, ["the camera is static and moves: took the movement"]

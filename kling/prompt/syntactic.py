@@ -67,6 +67,7 @@ class Clause:
     subordinate: str = ""  # while, after, before
     main: int | None = None  # the clause it is subordinate to
     relative: bool = False
+    opens: bool = False  # begins a sentence
     details: bool = False  # "..., one to the left": says more of the event before
     text: str = ""
 

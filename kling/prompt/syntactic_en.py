@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from kling.prompt.chunks_en import Chunker
-from kling.prompt.draft_en import Draft, Drafts
+from kling.prompt.draft_en import Draft
+from kling.prompt.gaps_en import Gaps
 from kling.prompt.lexical import Lexical
 from kling.prompt.lookahead_en import finite_ahead, list_ahead, verb_ahead
 from kling.prompt.syntactic import Clause, Link, Phrase, Syntax
@@ -12,7 +13,7 @@ from kling.prompt.verbs_en import Chunk
 FRONTED = ("behind", "in_front_of", "above", "below", "near", "left_of", "right_of")
 
 
-class Assembler(Drafts):
+class Assembler(Gaps):
     """Reads chunks left to right, one method a kind of chunk."""
 
     def read(self) -> Syntax:
@@ -35,12 +36,15 @@ class Assembler(Drafts):
         self._unwind()
         self.details = None
         if chunk.kind == "stop":
-            self.draft = Draft()
+            self.draft, self.sentence_start = Draft(), len(self.clauses)
         self.last = None
         if self._kind(position + 1) not in ("np", "adjective"):
             self.loose.clear()
 
     def _colon(self, chunk: Chunk, position: int) -> None:
+        if self.draft.row:
+            self._comma(chunk, position)  # "From left to right: a ball, a cube"
+            return
         self._stop(chunk, position)
 
     def _comma(self, chunk: Chunk, position: int) -> None:
@@ -124,66 +128,13 @@ class Assembler(Drafts):
             self._unwind()
         self.draft.subjects.append(phrase.id)
 
-    def _gapped(self, phrase: Phrase, joined: str, position: int) -> bool:
-        """ "the red ball rolls fast and the blue one slowly", "a cube falls, followed by a ball": without its verb."""
-        verb, draft = self.draft.verb, self.draft
-        if verb is None or not verb.value or verb.value in ("be", "make") or not draft.subjects:
-            return False
-        if joined and self._detailed(phrase, position):
-            return True
-        next_kind = self._kind(position + 1)
-        placed = self._kind(position - 2) == "place"
-        contrast = {"speed": draft.speed or verb.speed, "direction": draft.direction, "place": placed}.get(next_kind)
-        contrast = contrast and joined and not draft.objects and not verb_ahead(self.chunks, position + 1)
-        follows = self._kind(position - 1) == "order" and self.chunks[position - 1].text == "followed by"
-        if not (contrast or follows):
-            return False
-        direction, order = draft.direction, "then" if follows else ""
-        self._unwind()
-        self.next_order = ""
-        self.draft = Draft(subjects=[phrase.id], order=order)
-        self._take_verb(replace(verb, speed=None))
-        self.draft.direction = direction if next_kind == "speed" else None
-        self.last = phrase.id
-        return True
-
-    def _detailed(self, phrase: Phrase, position: int) -> bool:
-        """ "two cones slide apart, one to the left and the other to the right": what each of them does."""
-        draft, following = self.draft, self._kind(position + 1)
-        member = phrase.kind == "elliptic" or phrase.head == "other"
-        group = self.details or (self.phrases[draft.subjects[0]] if len(draft.subjects) == 1 else None)
-        if not member or group is None or not group.plural or following not in ("direction", "speed"):
-            return False
-        verb = draft.verb
-        if verb is None or verb_ahead(self.chunks, position + 1):
-            return False
-        if phrase.kind == "elliptic":
-            phrase = self.phrases[phrase.id] = replace(phrase, among=group.id, count=phrase.count or 1, head="")
-        self._unwind()
-        self.draft, self.details = Draft(subjects=[phrase.id], details=True), group
-        self._take_verb(replace(verb, speed=None))
-        self.last = phrase.id
-        return True
-
-    def _inherits_head(self, phrase: Phrase, position: int) -> bool:
-        """ "a red and a blue ball": the noun comes later. "two balls, one red": it came before (parts)."""
-        if phrase.kind != "elliptic" or phrase.head:
-            return False
-        index = position + 1
-        while self._kind(index) in ("conjunction", "comma"):
-            index += 1
-        following = self.chunks[index].phrase if self._kind(index) == "np" else None
-        if following is None or following.kind != "object" or index == position + 1:
-            return False
-        if not phrase.attributes or "one" in phrase.text.split():
-            return False
-        self.phrases[phrase.id] = replace(phrase, head=following.head, kind="object")
-        return True
-
     def _attach(self, number: int) -> None:
         """The phrase after a preposition."""
         relation, self.preposition = self.preposition or "", None
         draft = self.draft
+        asked = relation == "of" and draft.verb is None and draft.subjects  # "can you do a video of a ball"
+        if asked and all(self.phrases[i].kind == "somebody" for i in draft.subjects):
+            draft.subjects.clear()
         if draft.empty and relation in ("of", "with", "for", "at"):  # "footage of a ball rolling"
             draft.subjects.append(number)
             self.slot = draft.subjects
@@ -191,7 +142,8 @@ class Assembler(Drafts):
         waits = draft.verb is None and self.last is not None and draft.subjects and not self.joined
         filmed = self.last is not None and draft.verb is not None and draft.verb.move and not draft.verb.value
         filmed = filmed and not self.joined and relation in (*FRONTED, "on")  # "zoom in on a ball on a cube"
-        if filmed or (waits and (self.last != draft.subjects[-1] or draft.links)):
+        pronoun = self.phrases[number].kind == "pronoun" and len(draft.subjects) > 1  # "a ball, a cube behind it"
+        if filmed or (waits and pronoun) or (waits and (self.last != draft.subjects[-1] or draft.links)):
             # "a cone next to a ball on a cube ...": says where the phrase before is
             link = Link(relation=relation, phrases=(number,))
             self.clauses.append(Clause(kind="be", subjects=(self.last or 0,), links=(link,), relative=True))
@@ -204,6 +156,8 @@ class Assembler(Drafts):
         """After "and" or a comma: one more of a list, parts of the phrase before, or the next clause's subject."""
         draft = self.draft
         whole = self.phrases[self.last] if self.last is not None else None
+        group = next((p for p in self.phrases.values() if self.last in p.parts), None)
+        whole = group or whole  # "two cubes, one on the left and one on the right"
         if phrase.kind == "elliptic" and whole is not None and self._divides(phrase, whole):
             self._part_of(phrase, whole)
             return
@@ -214,7 +168,7 @@ class Assembler(Drafts):
                 draft.subjects.append(phrase.id)
                 self.slot = draft.subjects
                 return
-            again = phrase.determiner == "the" and joined == "," and own_verb and draft.links
+            again = phrase.determiner == "the" and joined == "," and own_verb
             if again and any(self.phrases[i].head == phrase.head for i in draft.subjects):
                 pass  # "a cube and a ball side by side, the ball rolls"
             elif self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
@@ -286,7 +240,8 @@ class Assembler(Drafts):
         if draft.verb.value == "send" and draft.objects and not joined and chunk.form == "ing":
             draft.verb.value = chunk.value  # "sending it sliding": it slides
             return
-        if previous == "np" and not joined and self.last is not None and self._reducible(chunk):
+        wanted = draft.verb.value == "make" and chunk.text.startswith("to ")  # "I want the ball to roll"
+        if previous == "np" and not joined and self.last is not None and (wanted or self._reducible(chunk)):
             self._reduced(chunk, self.last, keep=False)
             return
         subjects = list(draft.subjects)
@@ -324,15 +279,6 @@ class Assembler(Drafts):
         self._take_verb(chunk)
         if by and chunk.form in ("ed", "en", "base"):
             chunk.passive = True
-
-    def _take_verb(self, chunk: Chunk) -> None:
-        draft = self.draft
-        draft.verb = chunk
-        draft.words.append(chunk.text)
-        self.slot = None
-        self.preposition = None
-        if self.loose_speed:
-            draft.speed, self.loose_speed = self.loose_speed, None
 
     def _reduced(self, chunk: Chunk, subject: int | None, *, keep: bool) -> None:
         """ "a cone standing on sand", "a cylinder hit by a ball spins": a relative clause without its pronoun."""
@@ -394,18 +340,25 @@ class Assembler(Drafts):
 
     def _direction(self, chunk: Chunk, position: int) -> None:
         draft = self.draft
-        if chunk.value in ("over", "back") and draft.verb is not None:
-            if draft.verb.value in ("collide", "knock", "push") and chunk.value == "over" and draft.objects:
+        if chunk.value in ("over", "back", "down") and draft.verb is not None:
+            thrown = chunk.value == "over" or (chunk.value == "down" and draft.verb.value == "knock")
+            if draft.verb.value in ("collide", "knock", "push") and thrown and draft.objects:
                 draft.verb.value = "knock over"
                 return
             if chunk.value == "over" and draft.verb.value == "fall":
                 draft.verb.value = "topple"
                 return
+        if self._beside_too(chunk, position):
+            return
+        if draft.empty and chunk.text == "from left to right" and self._kind(position + 1) in ("np", "comma", "colon"):
+            draft.links.append(("left_of each other", [-1]))
+            return
         if draft.verb is None and draft.subjects and chunk.value in ("left", "right"):
             if self._kind(position + 1) != "verb":
                 self._place(chunk, position)
             return
-        turns = self._kind(position - 1) == "order" and draft.direction not in (None, chunk.value)
+        sloping = any(relation in ("up", "down") for relation, _ in draft.links)  # "up a ramp and then back down"
+        turns = self._kind(position - 1) == "order" and (draft.direction not in (None, chunk.value) or sloping)
         if turns and draft.verb is not None and draft.verb.value not in ("be", "make") and draft.subjects:
             verb, subjects = draft.verb, list(draft.subjects)  # "rolls left then right"
             self._unwind()
@@ -416,6 +369,18 @@ class Assembler(Drafts):
             draft.direction = (
                 chunk.value if chunk.value not in ("back", "over") or draft.direction is None else draft.direction
             )
+
+    def _beside_too(self, chunk: Chunk, position: int) -> bool:
+        """ "To the left of the cube is a ball, and to the right is a cone": right of the cube."""
+        following = self.chunks[position + 1] if position + 1 < len(self.chunks) else chunk
+        side = {"to the left": "left_of", "to the right": "right_of"}.get(chunk.text)
+        marks = [phrases for relation, phrases in self.draft.links if relation in ("left_of", "right_of")]
+        stands = self.draft.verb is not None and self.draft.verb.value in ("be", "posture") and following.kind == "verb"
+        if not (side and marks and stands and following.value in ("be", "posture")):
+            return False
+        self._unwind()
+        self.draft.links.append((side, list(marks[0])))
+        return True
 
     def _place(self, chunk: Chunk, position: int) -> None:
         target = self.last
@@ -458,7 +423,9 @@ class Assembler(Drafts):
             self.draft.negated = True
 
     def _speed(self, chunk: Chunk, position: int) -> None:
-        if self.draft.verb is not None and self._kind(position + 1) != "verb":
+        following = self.chunks[position + 1] if position + 1 < len(self.chunks) else chunk
+        said = self._kind(position - 1) in ("verb", "direction") and following.form == "ing"  # "tilt up fast following"
+        if self.draft.verb is not None and (following.kind != "verb" or said):
             self.draft.speed = self.draft.speed or chunk.value
         else:
             self.loose_speed = chunk.value

@@ -7,29 +7,27 @@ A verb directly before a noun is a relative clause of that noun (立っている
 
 from dataclasses import replace
 
+from kling.prompt.doers_ja import DoerReader
 from kling.prompt.lexical import Lexical, Token, says_something
-from kling.prompt.modifiers_ja import ModifierReader
 from kling.prompt.state_ja import (
     ATTRIBUTES,
     HELPERS,
+    MEETS,
     PARTICLES,
     SCENE,
     Modifiers,
     OpenClause,
     VerbGroup,
-    along,
-    as_relation,
     denies,
-    follows_verb,
-    holds,
     verb_group,
 )
 from kling.prompt.syntactic import Attribute, Clause, Link, Syntax
 
+_BACKDROPS = ("背景", "背景に", "背景には", "床", "地面", "画面", "空", "照明", "光", "空間", "明かり", "天井")
 _LABELS = tuple("ABCDEFGHXYZ")
 
 
-class Reader(ModifierReader):
+class Reader(DoerReader):
     """Reads tokens left to right; ``clauses`` holds what is closed."""
 
     def read(self) -> Syntax:
@@ -45,6 +43,10 @@ class Reader(ModifierReader):
         )
 
     def _step(self, position: int) -> int:
+        token = self.tokens[position]
+        if token.text in _BACKDROPS and self.modifiers.attributes:  # 黒い背景に: no thing is black
+            self.lost.extend(self.modifiers.words)
+            self.modifiers = Modifiers()
         readers = (
             self._punctuation,
             self._scene,
@@ -53,6 +55,7 @@ class Reader(ModifierReader):
             self._its_place,
             self._modifier,
             self._noun,
+            self._sound,
             self._adverb,
             self._verb,
         )
@@ -60,12 +63,31 @@ class Reader(ModifierReader):
             after = reader(position, self.tokens[position])
             if after is not None:
                 return after
-        token = self.tokens[position]
         part = token.form.split()[0]
         known = token.has("filler", "counter", "conjunction", "relation", "subordinator") or token.lemma in HELPERS
         if not known and part not in ("助詞", "助動詞", "接頭辞", "接尾辞") and says_something(token.text):
             self.lost.append(token.text)
+            self.open.strange = True
+            if part == "動詞" and (self.open.subjects or self.list):
+                return self._unknown_verb(position)
         return position + 1
+
+    def _unknown_verb(self, position: int) -> int:
+        """扉が開いて球が出てくる: what no lexicon knows still ends its clause."""
+        group = verb_group(self.tokens, position)
+        if not group.te or self._phrase_follows_verb(group.end):
+            ends = group.subordinate or self._text(group.end) in (",", ".")
+            if not (group.te or ends):
+                return position + 1
+        if self.list:
+            phrases, self.list = self.list, []
+            self._subject(phrases, topic=False)
+        if self._filmed(self.open.subjects):
+            return position + 1
+        direction, speed = self.open.direction, self.open.speed
+        self._close("none", "", group=VerbGroup(te=group.te))
+        self.open.direction, self.open.speed = direction, speed  # 左に曲がりながら転がる
+        return group.after
 
     # --- ends --------------------------------------------------------------------------------------------------
 
@@ -74,6 +96,11 @@ class Reader(ModifierReader):
             return None
         if token.text == ".":
             self._end_sentence()
+        elif (self.open.subjects or self.list) and self.open.links and self._next_opens(position + 1):
+            waits = OpenClause(subjects=[*self.open.subjects, *self.list], placed=True)
+            self.open.subjects, self.list = list(waits.subjects), []
+            self._close("none", "")  # 箱の左に球、右に円錐(が落ちる)
+            self.gaps.append(waits)
         elif self.open.subjects and not self.list:
             self.open.topic = True
         return position + 1
@@ -88,8 +115,11 @@ class Reader(ModifierReader):
         for waiting in self.waiting:
             self.clauses[waiting] = replace(self.clauses[waiting], subordinate="")
         self.waiting.clear()
+        self._met_at_last()
         self.open, self.relatives, self.places, self.place = OpenClause(), [], [], None
-        self.sentence_start = len(self.clauses)
+        self.gaps = [gap for gap in self.gaps if not gap.placed]
+        self.sentence_start, self.around, self.unmet, self.needs = len(self.clauses), (), None, False
+        self.nobody, self.parted = None, False
 
     def _predicate(self) -> None:
         """Adjectives without a noun at the end: "ボールは赤い"."""
@@ -109,6 +139,9 @@ class Reader(ModifierReader):
             return None
         if token.has("material", "color", "finish") and self._text(position + 1) not in (".", ","):
             return None
+        if self.modifiers.attributes and not self.modifiers.count:  # 白い雪の上を: nothing else is white
+            self.lost.extend(self.modifiers.words)
+            self.modifiers = Modifiers()
         for sense in token.senses:
             if sense.kind in SCENE:
                 self.scene.append((sense.kind, sense.value))
@@ -133,14 +166,27 @@ class Reader(ModifierReader):
             self.list.append(self._phrase(kind="camera", text=token.text))
             return self._particle(position + 1)
         pronoun = token.value("pronoun")
+        if token.text in ("他", "ほか", "あと") and self._text(position + 1) in ("は", "が", "も"):
+            pronoun = "others"
         if pronoun is not None:
             self._pronoun(pronoun, token)
+            after = self._at(position + 1)
+            if token.text.endswith("に") and after is not None and after.lemma in MEETS:  # 互いに向かって
+                return self._goal([self.list.pop()], position + 1)
+            if pronoun == "each other" and self._text(position + 1) not in ("の", "を", "に", "と"):
+                self.open.goals.append(self.list.pop())
+                return position + 1
+            return self._particle(position + 1)
+        if token.text in _LABELS and self._named(token.text):  # 物体Aは…。Aが
+            self.list.append(self._phrase(kind="elliptic", determiner="the", label=token.text, text=token.text))
             return self._particle(position + 1)
         head = token.value("noun") if token.has("noun") else token.value("thing")
+        head = self._as_thing(position, token) or head
         if head is None and not self._unknown_noun(position, token):
             return None
         if head is None and not self.unknown_nouns:
             return None
+        position = self._in_brackets(position)
         modifiers, self.modifiers = self.modifiers, Modifiers()
         label = self._text(position + 1) if self._text(position + 1) in _LABELS else ""  # ボールA
         before = next((p for p in self.phrases if head is None and p.head == token.text), None)
@@ -156,7 +202,7 @@ class Reader(ModifierReader):
             ordinal=modifiers.ordinal,
             beside=tuple(self.list),
             vague=modifiers.vague,
-            plural=(modifiers.count or 1) > 1 or (modifiers.joined and bool(modifiers.alternatives)),
+            plural=modifiers.every or (modifiers.count or 1) > 1 or (modifiers.joined and bool(modifiers.alternatives)),
             determiner="the" if head == "" and not modifiers.count else modifiers.determiner or "maybe",
             speed=modifiers.speed,
             place=self.place,
@@ -169,6 +215,23 @@ class Reader(ModifierReader):
         self.list.append(number)
         return self._particle(position + (2 if label else 1))
 
+    def _named(self, label: str) -> bool:
+        return any(phrase.label == label for phrase in self.phrases)
+
+    def _in_brackets(self, position: int) -> int:
+        """球（赤・大）: looks that stand after their noun. Returns the position before the particle."""
+        at, found = position + 1, list[Attribute]()
+        token = self._at(at)
+        if token is None or token.lemma != "(":
+            return position
+        while (token := self._at(at := at + 1)) is not None and token.lemma != ")":
+            said = next(((s.kind, s.value) for s in token.senses if s.kind in ATTRIBUTES), None)
+            if said is None and token.form != "punct":
+                return position
+            found.extend([said] if said else [])
+        self.modifiers.attributes.extend(found)
+        return at if token is not None and found else position
+
     def _unknown_noun(self, position: int, token: Token) -> bool:
         """A common noun of no lexicon, marked as subject or object, with no verb made of it."""
         return (
@@ -179,7 +242,10 @@ class Reader(ModifierReader):
         )
 
     def _pronoun(self, kind: str, token: Token) -> None:
-        if kind == "somebody":
+        if kind in ("former", "latter"):
+            ordinal = 1 if kind == "former" else -1
+            number = self._phrase(kind="elliptic", ordinal=ordinal, determiner="the", text=token.text)
+        elif kind == "somebody":
             number = self._phrase(kind="somebody", text=token.text)
         else:
             number = self._phrase(kind="pronoun", head=kind, text=token.text)
@@ -192,6 +258,8 @@ class Reader(ModifierReader):
                 self.clauses[index] = replace(clause, objects=(*clause.objects, number))
             else:
                 self.clauses[index] = replace(clause, subjects=(number,))
+        if self.cleft:
+            self.last_subjects, self.cleft = [number], False
         self.relatives = []
         for link in self.places:
             self.clauses.append(Clause(kind="be", verb="be", subjects=(number,), links=(link,), relative=True))
@@ -204,7 +272,9 @@ class Reader(ModifierReader):
             return self._genitive(after)
         if text in ("と", "や", "および", "及び", "とともに") and (self._phrase_follows(after) or text != "と"):
             return after  # one more follows
-        if text in (",", "・") and self._phrase_follows(after) and (self.open.topic or not self.open.subjects):
+        listed = text in (",", "・") and self._phrase_follows(after) and not self._defines()
+        listed = listed and not (self.open.links and self._landmark_opens(after))
+        if listed and (self.open.topic or not self.open.subjects):
             return after
         phrases, self.list = self.list, []
         self.open.words.extend(self.phrases[i].text for i in phrases)
@@ -222,7 +292,7 @@ class Reader(ModifierReader):
             return after + (1 if text == "以外" and self._text(after) in ("は", "の", "が") else 0)
         elif text in PARTICLES:
             self.open.links.append(Link(relation=PARTICLES[text], phrases=tuple(phrases)))
-        elif text in ("だ", "です", "である"):
+        elif text in ("だ", "です", "である") or (text in (",", ".") and self._defines()):
             self.open.objects.extend(phrases)
             self._close("be", "be")
         else:
@@ -230,27 +300,38 @@ class Reader(ModifierReader):
             return position
         return after
 
+    def _defines(self) -> bool:
+        """物体Aは赤い球、: says what a label stands for."""
+        subjects = self.open.subjects
+        return self.open.topic and len(subjects) == 1 and bool(self.phrases[subjects[0]].label)
+
     def _bare(self, phrases: list[int], text: str) -> None:
         """No particle: a tag, or the subject of a verb that follows."""
         if self.open.subjects and any(self.phrases[i].kind == "camera" for i in self.open.subjects):
             self._close("none", "")
         if text in (".", ",") and self.open.subjects and self.open.topic is False:
             self.open.subjects.extend(phrases)
-        else:
+        elif not self._floats(phrases):
             self._subject(phrases, topic=False)
+
+    def _floats(self, phrases: list[int]) -> bool:
+        """球はすべて落ちる, 球は両方赤: all that the subject names."""
+        subjects = self.open.subjects
+        if len(subjects) != 1 or self.phrases[phrases[0]].head not in ("both", "everything"):
+            return False
+        phrase = self.phrases[subjects[0]]
+        if phrase.kind == "object" and not phrase.count and not phrase.label:
+            self.phrases[phrase.id] = replace(phrase, plural=True, determiner="all")
+        return True
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
         said = self.open
-        if (
-            said.subjects
-            and said.topic
-            and topic
-            and (said.direction or said.speed)
-            and not (said.objects or said.goals)
-        ):
+        if said.subjects and said.topic and (said.direction or said.speed) and not (said.objects or said.goals):
             self.gaps.append(said)
             self.open = OpenClause(order=said.order)
         if self.open.subjects and not any(self.phrases[i].kind == "camera" for i in (*self.open.subjects, *phrases)):
+            if said.topic and not topic:
+                said.themes = len(said.subjects)
             self.open.subjects.extend(phrases)
         elif self.open.subjects:
             self._close("none", "")
@@ -265,160 +346,42 @@ class Reader(ModifierReader):
         if lemma in ("よる", "因る"):  # によって
             self.open.links.append(Link(relation="agent", phrases=tuple(phrases)))
             return position + (2 if self._text(position + 1) == "て" else 1)
-        if lemma in ("向かう", "向く", "向ける"):  # に向かって
+        if lemma in MEETS:  # に向かって
             self.open.links.append(Link(relation="toward", phrases=tuple(phrases)))
             return position + (2 if self._text(position + 1) in ("て", "た") else 1)
         self.open.goals.extend(phrases)
         return position
 
-    def _phrase_follows(self, position: int) -> bool:
-        """A noun phrase begins here."""
-        token = self._at(position)
-        if token is None or token.form == "punct" or token.has("camera"):
-            return False
-        if token.has("noun", "thing", "number", "vague"):
-            return not token.has("verb", "move") or token.has("noun")
-        if token.has(*ATTRIBUTES):
-            return True
-        return token.text in ("その", "この", "もう")
-
-    def _its_place(self, position: int, token: Token) -> int | None:
-        """その左に, その上に: a place of what was spoken of last."""
-        if token.text != "その" or as_relation(self._at(position + 1)) is None:
-            return None
-        if self.list or self.open.subjects:  # 箱の上に球、その左に円錐
-            self.open.subjects += [number for number in self.list if number not in self.open.subjects]
-            self._close("none", "")
-        self.list = [self._phrase(kind="pronoun", head="it", text=token.text)]
-        return self._genitive(position + 1)
-
-    def _genitive(self, position: int) -> int:
-        """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
-        token = self._at(position)
-        relation = as_relation(token)
-        if token is None or relation is None:
-            if self.list:
-                self.lost.extend(self.phrases[i].text for i in self.list if self.phrases[i].kind == "somebody")
-                owner = self.list.pop()
-                if self.phrases[owner].kind == "object" and not self._phrase_follows(position):
-                    self.list.append(owner)
-            return position
-        link = Link(relation=relation, phrases=tuple(self.list))
-        self.list = []
-        if token.has("move"):  # 球の周りを回る: the place and the verb are one word
-            self.open.links.append(link)
-            return position
-        following = self._text(position + 1)
-        if following == "から" and relation in ("behind", "below"):  # 箱の後ろから出てくる
-            link = replace(link, relation=f"from {relation}")
-        if following == "の":
-            self.places.append(link)
-            return position + 2
-        self.open.links.append(link)
-        return position + (2 if following in ("に", "で", "を", "は", "が", "へ", "には", "から") else 1)
-
     # --- adverbs and verbs -------------------------------------------------------------------------------------
 
-    def _adverb(self, position: int, token: Token) -> int | None:
-        order, speed, direction = token.value("order"), token.value("speed"), token.value("direction")
-        chain = token.value("relation") or ""
-        if chain.endswith("each other") and not holds(self._at(position + 1)):
-            self.open.links.append(Link(relation=chain, phrases=(-1,)))
-            return position + 1
-        if order is not None:
-            self.open.order = order
-            return position + 1
-        if speed is not None:
-            self.open.speed = speed
-            return position + 1
-        if (direction is None and not token.has("place")) or token.has("verb"):
-            return None
-        if (
-            token.has("subordinator")
-            and self._text(position - 1) not in ("の", ",", ".")
-            and follows_verb(self.tokens, position)
-        ):
-            return None
-        position += 1
-        while self._text(position) in ("に", "へ", "の", "で") and not token.text.endswith(("に", "へ")):
-            position += 1
-        if (token.has("place", "relation") and self._phrase_follows(position)) or (
-            token.has("place") and self._text(position) == "," and self._phrase_follows(position + 1)
-        ):
-            self.place = token.value("place") or {"left": "left", "right": "right"}.get(direction or "")
-            self._same_landmark(token)
-            return position
-        if direction is not None and (self.open.direction is None or direction in ("left", "right")):
-            self.open.direction = direction
-        return position
-
-    def _same_landmark(self, token: Token) -> None:
-        """円錐の左に球があり、右に箱がある: right of the cone too."""
-        before = self.clauses[-1].links if len(self.clauses) > self.sentence_start else ()
-        relation = as_relation(token)
-        for link in before:
-            if relation and link.relation in ("left_of", "right_of", "in_front_of", "behind"):
-                self.open.links.append(Link(relation=relation, phrases=link.phrases))
-                self.place = None
-
     def _verb(self, position: int, token: Token) -> int | None:
-        verb, move = token.value("verb"), token.value("move")
-        if verb is None and move is None:
+        if not token.has("verb", "move"):
             return self._copula(position, token)
-        if verb == "stop" and verb_group(self.tokens, position).holds:
-            verb = "posture"  # 停まっている
+        if token.lemma in ("いく", "行く", "くる", "来る", "ゆく") and self._text(position - 1) in ("て", "で"):
+            return position + 1  # 小さくなっていく
+        group = verb_group(self.tokens, position)
+        if token.lemma in ("挟む", "はさむ") and self._flanked(position):
+            return group.after
         if self.list:
             phrases, self.list = self.list, []
             self._subject(phrases, topic=False)
-        group = verb_group(self.tokens, position)
         cleft = self._text(group.end) == "の" and self._text(group.end + 1) == "は"  # 弾むのは赤いほうだけ
+        self.cleft |= cleft
         relative = not group.te and (cleft or self._phrase_follows_verb(group.end))
         self._predicate_before()
         self._cameras_first()
-        goes_on = bool(move) and not self.open.subjects and self._sentence_films()  # カメラは傾いて、降下する
-        camera = goes_on or any(self.phrases[i].kind == "camera" for i in self.open.subjects)
-        chased = move in ("follow", "orbit") and bool(self.open.subjects) and not camera
-        verb = "move" if chased and verb is None else verb  # a ball that follows or circles a ball is no camera
-        kind = "camera" if move and (camera or (verb is None and not chased)) else "make" if verb == "make" else "event"
-        if camera:
-            kind = "camera"
-        name = (move if kind == "camera" and move else verb) or ""
-        if camera and token.lemma in ("回る", "まわる"):
-            name = "orbit"
-        self.open.direction = self.open.direction or (token.value("direction") if verb else None)
+        kind, name = self._happens(token, group, relative=relative)
+        self._whereabouts(token, group)
         if kind == "event":
-            self._goes_along(verb or "", token, group)
+            self._with_tool(name)
+            if not relative:
+                self._same_object(token, group)
         self.open.words.append(token.text)
         if group.negated and token.lemma in ("ある", "いる", "存在") and not relative:  # 箱はありません
             self._absent()
             return group.after
         self._close(kind, name, group=group, relative=relative)
         return group.after
-
-    def _sentence_films(self) -> bool:
-        return len(self.clauses) > self.sentence_start and self.clauses[-1].kind == "camera"
-
-    def _carried(self, verb: str, state: OpenClause) -> list[int]:
-        """Who goes on when nobody is named: 誰かが球を投げ、壁に当たる is about the ball."""
-        thrown = self.clauses[-1].objects if all(self.phrases[i].kind == "somebody" for i in self.last_subjects) else ()
-        return list(thrown) if thrown and not state.objects and verb != "be" else self.last_subjects
-
-    def _cameras_first(self) -> None:
-        """カメラを動かす, カメラが動く: either way it is the camera that moves."""
-        cameras = [i for i in self.open.objects if self.phrases[i].kind == "camera"]
-        if cameras and not self.open.subjects:
-            self.open.subjects = cameras
-            self.open.objects = [i for i in self.open.objects if i not in cameras]
-
-    def _goes_along(self, verb: str, token: Token, group: VerbGroup) -> None:
-        state = self.open
-        travels = verb in ("roll", "slide", "move", "dash")
-        if travels and group.comes and state.direction is None and not token.text.startswith("出"):
-            state.direction = "toward"
-        intransitive = token.lemma.endswith("越す") or not (token.lemma.endswith("す") or group.causes or group.passive)
-        if intransitive and state.objects and (travels or verb in ("fall", "bounce", "spin")):
-            state.links.append(along([self.phrases[i] for i in state.objects], verb, state.direction))
-            state.objects = []
 
     def _predicate_before(self) -> None:
         modifiers, self.modifiers = self.modifiers, Modifiers()
@@ -427,6 +390,9 @@ class Reader(ModifierReader):
 
     def _phrase_follows_verb(self, position: int) -> bool:
         token = self._at(position)
+        shown = token is not None and token.text in ("やつ", "もの") and self.open.subjects and not self.open.topic
+        if shown and self._text(position + 1) not in ("が", "は", "に", "の"):
+            return False  # 球が転がるやつ作って: what is to be seen
         return self._phrase_follows(position) or (
             token is not None and token.has("speed") and "連体" in token.form and self._phrase_follows(position + 1)
         )
@@ -464,29 +430,67 @@ class Reader(ModifierReader):
         if relative and state.topic:
             self.open.subjects, self.open.topic, subjects = subjects, True, []
             self.open.order, state.order = state.order, ""
+        if state.row and kind in ("make", "none") and state.direction:  # 左から赤、青、緑の箱が並ぶ
+            side = {"right": "left_of", "left": "right_of"}[state.direction]
+            state.links.append(Link(relation=f"{side} each other", phrases=(-1,)))
+        if group.subordinate and state.themes:  # 箱は、球が当たるまで動かない: only the ball hits
+            self.open.subjects, self.open.topic, subjects = subjects[: state.themes], True, subjects[state.themes :]
         placed = kind == "make" and state.links and not state.objects  # 箱の左にあり、円錐の手前にある
         carried = kind in ("event", "be") or placed
-        if not subjects and not relative and carried and len(self.clauses) > self.sentence_start:
+        begun = self.parted or len(self.clauses) > self.sentence_start
+        if not subjects and not relative and carried and begun:
             subjects = self._carried(verb, state)
         camera = [i for i in subjects if self.phrases[i].kind == "camera"]
+        if kind == "make":
+            self.gaps = [gap for gap in self.gaps if not gap.placed]
+        if not relative:
+            self._meets_next(kind, state.subjects)
+            self._done_by(kind, state.subjects)
         index = len(self.clauses)
         clause = state.frozen(kind, verb, tuple(i for i in subjects if i not in camera), group)
+        clause = replace(clause, opens=index == self.sentence_start)
+        if self.needs and clause.negated:
+            clause, self.needs = replace(clause, negated=False), False
+        self.needs |= group.until
         if kind == "event" and not relative:
-            for gap in self.gaps:
-                way, speed = gap.direction or clause.direction, gap.speed or clause.speed
-                self.clauses.append(replace(clause, subjects=tuple(gap.subjects), direction=way, speed=speed))
-            self.gaps, index = [], len(self.clauses)
+            subjects, index = self._shared(clause, subjects), len(self.clauses)
         self.clauses.append(replace(clause, attributes=attributes, relative=relative))
+        if not relative:
+            self._leaves_open(index, group)
         if relative:
             self.relatives.append(index)
             return
         if not camera and subjects:
             self.last_subjects = subjects
-        if kind == "none" and not group.subordinate:
-            return
+        if kind != "none" or group.subordinate:
+            self._main_clause(index, kind, tuple(subjects), group)
+
+    def _shared(self, clause: Clause, subjects: list[int]) -> list[int]:
+        """赤い球は左へ、青い球は右へ転がる: the verb for each of those that waited for it. Returns all who do it."""
+        for gap in self.gaps:
+            way, speed = gap.direction or clause.direction, gap.speed or clause.speed
+            links = () if gap.placed else clause.links
+            same = replace(clause, subjects=tuple(gap.subjects), links=links)
+            self.clauses.append(replace(same, direction=way, speed=speed))
+        told = [number for gap in self.gaps for number in gap.subjects]
+        self.gaps = []
+        return [*told, *(number for number in subjects if number not in told)]
+
+    def _leaves_open(self, index: int, group: VerbGroup) -> None:
+        """What the clause does not name may come in the next one: who is pushed, what is hit."""
+        clause = self.clauses[index]
+        first = all(c.relative for c in self.clauses[self.sentence_start : index])
+        if first and clause.kind == "event" and (group.te or group.passive) and not group.subordinate:
+            self.nobody = None if clause.subjects or clause.objects else index
+        met = clause.objects or clause.passive or any(link.relation != "at" for link in clause.links)
+        alone = len(clause.subjects) == 1 and not self.phrases[clause.subjects[0]].plural
+        if clause.verb == "collide" and alone and not met and not group.negated:
+            self.unmet = index
+
+    def _main_clause(self, index: int, kind: str, subjects: tuple[int, ...], group: VerbGroup) -> None:
         for waiting in self.waiting:  # Aした後、Bした後、C: each belongs to the next
             before = self.clauses[waiting]  # 箱にぶつかった後、ボールは止まる: who stops has hit the box
-            who = before.subjects or (tuple(subjects) if kind == "event" and not before.passive else ())
+            who = before.subjects or (subjects if kind == "event" and not before.passive else ())
             self.clauses[waiting] = replace(before, main=index, subjects=who)
         self.waiting = [index] if group.subordinate else []
 

@@ -17,6 +17,7 @@ class Happening:
     step: int = 0
     posture: bool = False  # "stands": stays only if nothing else happens to it
     premodified: bool = False  # "a rolling ball"
+    caused: bool = False  # "drop it: it falls slowly": the same happening, told twice
     vague: bool = False  # "is pushed": says that it moves; how may come in the next clause
 
 
@@ -46,16 +47,26 @@ class Timeline:
         """ "A cone stands on the right ... and topples": standing only said where it was."""
         moving = {h.event.agent for h in self.happenings if not h.posture}
         told = {(h.event.agent, h.clause) for h in self.happenings if h.event.action in _MOTIONS}
+        again = {(h.event.agent, h.clause, h.event.action) for h in self.happenings if not h.caused}
         self.happenings = [
             h
             for h in self.happenings
             if not (h.posture and h.event.agent in moving)
-            and not (h.vague and (h.event.agent, h.clause + 1) in told)  # "is pushed and slides left"
+            and not (h.caused and (h.event.agent, h.clause + 1, h.event.action) in again and not h.event.direction)
+            and not (h.vague and (h.event.agent, self._next_told(h.clause)) in told)  # "is pushed and slides left"
         ]
+
+    def _next_told(self, clause: int) -> int:
+        """The next clause in which something happens."""
+        return min((h.clause for h in self.happenings if h.clause > clause), default=-1)
+
+    def _ends(self, number: int) -> bool:
+        """A rest with a time of its own: "stops", or what is told of before it ends."""
+        return self.syntax.clauses[self.happenings[number].clause].verb == "stop" or self._at_first(number)
 
     def _at_first(self, number: int) -> bool:
         """ "a ball that has been lying still starts to roll": rest that ends, told before what ends it."""
-        return self.syntax.clauses[self.happenings[number].clause].relative
+        return self.syntax.clauses[self.happenings[number].clause].relative and not self.happenings[number].posture
 
     def _sequence(self) -> list[int]:
         """Clause numbers with every "after ..." clause before its main clause and every "before ..." after it."""
@@ -97,7 +108,25 @@ class Timeline:
         before = [
             orders[i]
             for i in orders
-            if (self.happenings[i].event.action != "stay" or self._at_first(i))
+            if (self.happenings[i].event.action != "stay" or self._ends(i))
             and ({self.happenings[i].event.agent, self.happenings[i].event.patient} & agents)
         ]
-        return 1 + max(before, default=-1)
+        return max(1 + max(before, default=-1), self._beside(number, base))
+
+    def _beside(self, number: int, base: dict[int, int]) -> int:
+        """ "when the ball lands, the cube slides and the cone topples": the second is no earlier than the first."""
+        clause, before = self.syntax.clauses[number], self.syntax.clauses[number - 1] if number else None
+        if before is None or clause.relative or clause.subordinate or clause.opens or number - 1 not in base:
+            return 0
+        follows = any(sub.main == number - 1 and sub.subordinate == "after" for sub in self.syntax.clauses)
+        return base[number - 1] if follows else 0
+
+
+def contradictions(events: list[Event], names: dict[str, str]) -> tuple[str, ...]:
+    """Doubts: what stays still and moves at the same time."""
+    moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}
+    return tuple(
+        f"{names[e.agent]} stays still and {moving[e.agent, e.order]}s at the same time"
+        for e in events
+        if e.action == "stay" and (e.agent, e.order) in moving
+    )

@@ -1,6 +1,6 @@
 """English verb groups: auxiliaries, negation, adverbs and the verb itself. Part of the first half of level 2."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kling.prompt.lexical import Token
 from kling.prompt.syntactic import Attribute, Phrase
@@ -84,6 +84,10 @@ class VerbReader:
         """Auxiliaries without a verb: a copula, or words like "let" that carry nothing."""
         if not be and not group.auxiliary:
             return None
+        done = next((c for c in reversed(self.chunks) if c.kind == "verb" and c.value not in ("", "be", "make")), None)
+        if not be and self._does_so(start, position) and done is not None:  # "before the small one does"
+            self.chunks.append(replace(done, negated=group.negated, passive=False, form="s", speed=None))
+            return position
         if be:
             negation = self._at(position)
             if negation is not None and negation.value("negation") == "not":
@@ -94,6 +98,13 @@ class VerbReader:
             group.text = " ".join(token.text for token in self.tokens[start:position])
             self.chunks.append(group)
         return max(position, start + 1)
+
+    def _does_so(self, start: int, position: int) -> bool:
+        """ "does" after its subject, with nothing after it: what was said before."""
+        after = self._at(position)
+        alone = after is None or after.form == "punct" or after.has("conjunction", "subordinator")
+        subject = bool(self.chunks) and self.chunks[-1].kind == "np"
+        return alone and subject and self.tokens[start].lemma == "do"
 
     def _main_verb(self, group: Chunk, token: Token, *, be: bool, get: bool) -> None:
         group.value = token.value("verb") or ""

@@ -69,6 +69,10 @@ class CommonSense:
         noun = known_noun(shape) or UNKNOWN_NOUN
         return "roll" if noun.rolls else "slide"
 
+    def bumps(self, shape: str) -> bool:
+        """Whether a push of it is a collision: a cart's is, a boy's is his own doing."""
+        return shape in SHAPES or not (known_noun(shape) or UNKNOWN_NOUN).alive
+
     def gravity_of(self, place: str) -> str | None:
         return place if place in GRAVITY_M_S2 else None
 

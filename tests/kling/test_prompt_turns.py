@@ -83,7 +83,7 @@ def phrases(graph: SceneGraph) -> list[str]:
         ("木箱と鉄球を落としたら鉄球だけ弾む", ["wood cube", "metal ball"],
          ["fall wood cube", "fall metal ball", "bounce metal ball"]),
         ("赤い箱が近づいて衝突し、青い箱が動き出す", ["red cube", "blue cube"],
-         ["slide red cube", "slide blue cube"]),
+         ["slide red cube", "collide red cube", "slide blue cube"]),
     ],
 )  # fmt: skip
 def test_turns_of_phrase(prompt, objects, happenings):
