@@ -21,14 +21,16 @@ from torch import Tensor
 
 from kling import storage
 from kling.conditioning import PhraseVectors, painted, to_controls
-from kling.diffusion.guidance import Guidance, guided
+from kling.diffusion.guidance import Guidance, combine, guided
 from kling.diffusion.samplers import State, Velocity, get_sampler
+from kling.diffusion.streaming import chunk_sizes, roll_out
 from kling.diffusion.times import sampling_times
 from kling.errors import ConfigError
 from kling.model.checkpoint import load_part, read_card
 from kling.model.config import DiTConfig
 from kling.model.controls import Controls
-from kling.model.dit import DiT
+from kling.model.dit import Context, DiT
+from kling.model.rolling import Rolling
 from kling.model.text import TextEncoder, TextStates
 from kling.model.vae import VideoVAE
 from kling.presets import Preset, get_preset
@@ -136,13 +138,10 @@ class Pipeline:
     def velocity(self, job: Job) -> Velocity:
         """The guided velocity of this job. Replicas of several ranks bring their own, equal in value."""
 
-        def evaluated(branch: Branch) -> Velocity:
-            context = self.dit.prepare(
-                branch.text.states, text_mask=branch.text.mask, controls=branch.told_of(job.controls)
-            )
+        def evaluated(context: Context) -> Velocity:
             return lambda x, t: self.dit(x, t, context)
 
-        conditional, *rest = map(evaluated, job.branches)
+        conditional, *rest = map(evaluated, self._contexts(job))
         return guided(conditional, rest[0], job.guidance) if rest else conditional
 
     @torch.no_grad()
@@ -150,6 +149,19 @@ class Pipeline:
         """One state a step, from noise or from a saved state of the same job; the last one's ``x`` are the latents."""
         steps = get_sampler(job.generation.sampler)
         yield from steps(velocity or self.velocity(job), state or State(x=job.noise), job.times)
+
+    @torch.no_grad()
+    def roll(self, job: Job, *, chunk: int = 1) -> Iterator[Latents]:
+        """Clean latents of a job, ``chunk`` latent frames at a time, each as soon as it is made: it sees those before
+        it, never those after it, so the first one comes early and a clip may be longer than any that was trained on."""
+        rolling = Rolling(self.dit, self._contexts(job), num_frames=job.noise.shape[2])
+
+        def velocity(x: Tensor, t: Tensor, frame: int) -> Tensor:
+            conditional, *rest = rolling.evaluated(x, t, frame)
+            return combine(conditional, rest[0], job.guidance) if rest else conditional
+
+        chunks = iter(job.noise.split(chunk_sizes(job.noise.shape[2], chunk), dim=2))
+        yield from roll_out(chunks, velocity, rolling.remember, lambda _: job.times, sampler=job.generation.sampler)
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Iterator[Frames]:
@@ -188,6 +200,13 @@ class Pipeline:
                 raise ConfigError(f"sizes are multiples of {unit} px here", where=f"{name}={size}", fix=fix)
         self.preset.vae.latent_frames(g.num_frames or 0)
         return g
+
+    def _contexts(self, job: Job) -> list[Context]:
+        """One a branch of guidance."""
+        return [
+            self.dit.prepare(branch.text.states, text_mask=branch.text.mask, controls=branch.told_of(job.controls))
+            for branch in job.branches
+        ]
 
     def _controls(self, plan: ScenePlan, track: SceneTrack, g: Generation) -> Controls | None:
         """The plan and its track, painted on the latent grid."""

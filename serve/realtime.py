@@ -20,10 +20,10 @@ from torch import Tensor
 from kling.diffusion.guidance import combine
 from kling.diffusion.streaming import chunk_sizes, roll_out
 from kling.diffusion.times import sampling_times
-from kling.model.attention import Memory
 from kling.model.controls import FLOOR_NUMBERS, FLOOR_POINTS, Controls
-from kling.model.dit import Context, DiT
+from kling.model.dit import DiT
 from kling.model.parallel import ParallelDiT
+from kling.model.rolling import Rolling
 from kling.pipeline import Branch, Job, Pipeline
 from kling.scene.control import BOX_MAPS, FLOOR_CELLS, STRIDE_FRAMES
 from kling.shapes import Latents
@@ -50,10 +50,8 @@ class _Part:
     """Chunks of one size, and what the model remembers of them."""
 
     offset: int  # the clip's latent frame that is this part's first
-    num_frames: int  # latent frames from there to the clip's end
     noise: Latents  # of the whole clip, at this part's size
-    contexts: list[Context]  # one a branch of guidance that this rank evaluates
-    memories: list[list[Memory]]
+    rolling: Rolling  # the branches of guidance that this rank evaluates
     recent: list[Latents] = field(default_factory=list)
     given: Latents | None = None  # a frame that is shown before, not yet in a chunk
 
@@ -137,7 +135,7 @@ class Roller:
         def velocity(x: Tensor, t: Tensor, frame: int) -> Tensor:
             if self._ranks.agreed_number(wants_stop()):
                 raise Stopped
-            branches = [self._evaluated(part, i, x, t, frame) for i in range(len(part.contexts))]
+            branches = part.rolling.evaluated(x, t, frame)
             if self._job.guidance.scale == 1.0:
                 return branches[0]
             if len(branches) == 1:
@@ -154,18 +152,8 @@ class Roller:
             return Chunk(x=torch.cat((given, x), dim=2), num_steps=steps, seconds=0.0, restarts=True)
         return Chunk(x=x, num_steps=steps, seconds=0.0)
 
-    def _evaluated(self, part: _Part, branch: int, x: Tensor, t: Tensor, frame: int) -> Tensor:
-        context = part.contexts[branch].crop(frame, frame + x.shape[2], part.num_frames)
-        return self._model(x, t, context, origin=(frame, 0, 0), memory=part.memories[branch])
-
     def _remember(self, part: _Part, x: Latents, frame: int) -> None:
-        """One more evaluation, of the clean chunk, adds its keys and values."""
-        for branch, memory in enumerate(part.memories):
-            for layer in memory:
-                layer.remember = True
-            self._evaluated(part, branch, x, torch.zeros(1), frame)
-            for layer in memory:
-                layer.remember = False
+        part.rolling.remember(x, frame)
         part.recent = [*part.recent, x][-_RECENT:]
 
     def _chunk_size(self, done: int) -> int:
@@ -193,10 +181,8 @@ class Roller:
         ]
         return _Part(
             offset=offset,
-            num_frames=self._total - offset,
             noise=noise,
-            contexts=contexts,
-            memories=[self._model.new_memory() for _ in contexts],
+            rolling=Rolling(self._model, contexts, num_frames=self._total - offset),
             given=given,
         )
 

@@ -10,6 +10,7 @@ BENCHES: commands.Commands = {
     "model": ("kling.bench.model:command", "the transformer against diffusers' Wan and against bare matrix products"),
     "pipeline": ("kling.bench.wan_pipeline:command", "a whole clip, against diffusers' WanPipeline with these weights"),
     "reconstruct": ("kling.bench.reconstruct:command", "what of objects is readable after a VAE, and before"),
+    "rollout": ("kling.bench.rollout:command", "the parts of clips several times as long as the trained ones"),
     "train-camera": ("kling.bench.train_camera:command", "teach the evaluator the names of camera moves"),
     "train-reader": ("kling.bench.train_reader:command", "teach the evaluator to read pictures, on playground clips"),
 }

@@ -84,6 +84,20 @@ def test_guidance_pushes_away_from_what_comes_without_prompt_and_plan(pipeline: 
     assert not torch.allclose(said(job.negative, given), without, atol=1e-3), "the plan counts"
 
 
+def test_a_clip_is_rolled_out_chunk_by_chunk(pipeline: Pipeline):
+    job = pipeline.prepare(Generation(prompt="a red ball falls", **{**SMALL, "num_frames": 25}))
+    whole = list(pipeline.roll(job, chunk=7))
+    *_, at_once = pipeline.denoise(job)
+    assert len(whole) == 1 and torch.allclose(whole[0], at_once.x, atol=1e-4), "one chunk is the clip at once"
+    chunks = list(pipeline.roll(job, chunk=2))
+    assert [part.shape[2] for part in chunks] == [1, 2, 2, 2]
+    again = next(pipeline.roll(job, chunk=2))
+    assert torch.equal(again, chunks[0]), "the first chunk waits for no other"
+    other = replace(job, noise=torch.cat((job.noise[:, :, :-2], torch.randn(1, 32, 2, 4, 4)), dim=2))
+    later = list(pipeline.roll(other, chunk=2))
+    assert torch.equal(later[2], chunks[2]) and not torch.allclose(later[3], chunks[3], atol=1e-2)
+
+
 def test_each_control_can_be_switched_off(pipeline: Pipeline):
     def controls(**switches: bool):
         asked = Generation(prompt="a red ball falls while the camera pans left", **switches, **SMALL)
