@@ -67,7 +67,7 @@ def rank_memory(
     masters = 0 if zero_stage == 0 and not on_gpu else share
     optimizer = masters + 2 * share + 4 * count / ranks
     activations = _activation_bytes(config, work, sequence_parallel, recompute, number_bytes)
-    if work.controls:  # as the batch brings them (on CPUs the whole one is there), and once more with some clips' dropped
+    if work.controls:  # as the batch brings them (on CPUs all of it), and once more with those of some clips dropped
         activations += control_map_bytes(config, work) * (1 + (1 if on_gpu else micro_batches))
     bucket = number_bytes * min(BUCKET, count)
     held = parameters + optimizer
