@@ -174,10 +174,10 @@ def test_a_cancelled_task_leaves_no_tensor_in_a_rank_or_the_decoder(shop: Worksh
     assert _tensor_bytes() - before < 0.01 * latents
 
 
-def test_the_first_picture_is_waited_for_half_as_long(shop: Workshop):
-    wanted = order(chunk=1, num_steps=12, num_frames=9)
+def test_the_first_picture_is_waited_for_three_eighths_as_long(shop: Workshop):
+    wanted = order(chunk=1, num_steps=16, num_frames=9)
     shop.latents("soon", wanted)
-    assert [chunk.num_steps for chunk in shop.chunks("soon")] == [6, 12, 12]
+    assert [chunk.num_steps for chunk in shop.chunks("soon")] == [6, 16, 16]
 
 
 def test_a_pace_that_cannot_be_held_makes_the_rest_smaller(shop: Workshop):
