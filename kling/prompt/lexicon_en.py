@@ -373,7 +373,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone"
         "|from a height of|gets|else|what|on the other side|from the other side|to the other side|on the far side"
         "|the other side|per"
-        "|case|mid air|in mid air",
+        "|case|mid air|in mid air|a bit|a little bit|a little way|a short way|a short distance|a long way"
+        "|some distance",
     },
     # Understood as picture talk that the graph has no place for: passed on as text.
     "adjective": {

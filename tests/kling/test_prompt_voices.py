@@ -194,6 +194,15 @@ def test_japanese_verbs(prompt, happenings):
         ("Two boxes are stacked on top of each other. A ball hits them and the stack falls over.",
          ["collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
         ("A ball rolls. The ball stops rolling.", ["roll 1", "stay 1"]),
+        # a stack is one thing that is knocked over
+        ("A stack of two cubes. A ball rolls into the tower and knocks it over.",
+         ["roll 3", "collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
+        ("A castle with a red tower and two balls. The tower topples.", ["topple 2"]),
+        # one of those just named, and how fast each of them was
+        ("Two cones on grass, one of them topples.", ["topple 1"]),
+        ("Three boxes, two of them slide to the left.", ["slide 1 left", "= slide 2 left"]),
+        ("Two cubes slide. The red one is fast, the blue one is slow.", ["slide 1 slow", "= slide 2 fast"]),
+        ("A ball rolls a short distance to the left and stops.", ["roll 1 left", "stay 1"]),
     ],
 )  # fmt: skip
 def test_english_verbs(prompt, happenings):
@@ -231,6 +240,9 @@ def test_english_verbs(prompt, happenings):
         ("A red ball, a blue ball behind it.", {"2 behind 1"}),
         ("There are two cubes, one on the left and one on the right.", {"1 left_of 2"}),
         ("From left to right: a ball, a cube, a cone.", {"1 left_of 2", "2 left_of 3"}),
+        ("The camera tilts up to reveal a cat on a table.", {"1 on 2"}),
+        ("A cone topples. The two balls behind it roll away.", {"2 behind 1", "3 behind 1"}),
+        ("The ball between a cone and a cube rolls away.", {"2 left_of 1", "1 left_of 3"}),
         ("two red balls and a blue ball, the blue ball is behind the red balls", {"3 behind 1", "3 behind 2"}),
     ],
 )  # fmt: skip
@@ -271,6 +283,7 @@ def test_the_rest_of_a_group_has_its_own_color():
         ("カメラが手前から奥に進む", [("dolly", "in")]),
         ("カメラが球の右側へ回り込む", [("orbit", "right")]),
         ("Tracking shot following a ball rolling left", [("dolly", "left")]),
+        ("A cube slides, with the camera slowly orbiting it.", [("orbit", None)]),
     ],
 )  # fmt: skip
 def test_camera_moves(prompt, moves):
