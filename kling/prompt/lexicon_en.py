@@ -180,6 +180,7 @@ WORDS: dict[str, dict[str, str]] = {
         "behind each other": "one behind the other|behind each other|behind one another|one behind another",
         "above each other": "one above the other|above each other|one above another",
         "between": "between|in between",
+        "either side": "on either side of|on both sides of|at either side of|on each side of|to either side of",
     },
     "place": {  # where in the picture
         "left": "on the left|at the left|on the left side|on the left hand side|at left",
