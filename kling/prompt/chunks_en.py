@@ -8,6 +8,7 @@ from kling.prompt.noun_en import NounReader
 from kling.prompt.verbs_en import ATTRIBUTES, Chunk
 
 _SIDES = {"to its left": "left_of", "on its left": "left_of", "to its right": "right_of", "on its right": "right_of"}
+_HEAPS = ("stack", "pile", "row", "tower", "heap", "column")
 SCENE = ("setting", "lighting", "gravity", "style", "world")
 
 
@@ -97,7 +98,8 @@ class Chunker(NounReader):
         token = self.tokens[position]
         kind = token.value("pronoun")
         following = self._at(position + 1)
-        heaps = following is not None and following.text in ("stack", "pile", "row") and token.text == "the"
+        heaps = following is not None and following.text in _HEAPS and token.text == "the"
+        heaps = heaps and not any(c.phrase and c.phrase.head == self._text_at(position + 1) for c in self.chunks)
         if heaps and self._text_at(position + 2) != "of" and any(c.phrase and c.phrase.plural for c in self.chunks):
             self._phrase(kind="pronoun", head="they", text=f"the {self._text_at(position + 1)}")
             return position + 2

@@ -87,7 +87,7 @@ class Discourse:
         if phrase.head == "it":
             options = [name for name in (*prefer, *reversed(self.recent)) if name not in avoid]
             things = [name for name in options if self.things[name].shape not in PEOPLE]
-            return (things or options)[:1]
+            return self._whole((things or options)[:1], avoid)
         if phrase.head in ("both", "they"):
             group = self.last_group if len(self.last_group) > 1 else list(self.things)
             return list(group[-2:] if phrase.head == "both" and len(group) > 2 else group)
@@ -98,6 +98,14 @@ class Discourse:
         if phrase.head == "others":
             return self._rest(phrase, {}, avoid)
         return []
+
+    def _whole(self, names: list[str], avoid: tuple[str, ...]) -> list[str]:
+        """ "a stack of cubes ... knocks it over": "it" is the stack, unless one of it was spoken of by itself."""
+        if names in self.seen.values():
+            return names
+        stacks = (self.seen.get(phrase.id, []) for phrase in self.phrases.values() if phrase.chain)
+        whole = next((stack for stack in stacks if set(names) & set(stack)), names)
+        return names if set(whole) & set(avoid) else whole
 
     def _rest(self, phrase: Phrase, attributes: dict[str, str], avoid: tuple[str, ...]) -> list[str]:
         """ "the others", "the other two cubes": what fits but was not spoken of by itself."""

@@ -133,6 +133,7 @@ def _parts(morpheme: Any, entries: dict[str, tuple[Sense, ...]]) -> list[Token]:
         made = any(s.kind in ("material", "color", "size") for s in halves[0]) and any(
             s.kind == "noun" for s in halves[1]
         )
+        made |= halves[0][0].kind == "number" and halves[1][0].kind == "counter"  # 五本, a name elsewhere
         if made or len(surface) > 2:  # 鉄球, ゴムボール
             middle = word.start + cut
             first = replace(word, text=surface[:cut], lemma=surface[:cut], end=middle)

@@ -180,6 +180,7 @@ WORDS: dict[str, dict[str, str]] = {
         "behind each other": "one behind the other|behind each other|behind one another|one behind another",
         "above each other": "one above the other|above each other|one above another",
         "between": "between|in between",
+        "either side": "on either side of|on both sides of|at either side of|on each side of|to either side of",
     },
     "place": {  # where in the picture
         "left": "on the left|at the left|on the left side|on the left hand side|at left",
@@ -373,7 +374,8 @@ WORDS: dict[str, dict[str, str]] = {
         "|across the frame|across the screen|from the ground|from the floor|on its own|by itself|alone"
         "|from a height of|gets|else|what|on the other side|from the other side|to the other side|on the far side"
         "|the other side|per"
-        "|case|mid air|in mid air",
+        "|case|mid air|in mid air|a bit|a little bit|a little way|a short way|a short distance|a long way"
+        "|some distance",
     },
     # Understood as picture talk that the graph has no place for: passed on as text.
     "adjective": {

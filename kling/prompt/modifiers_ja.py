@@ -97,6 +97,21 @@ class ModifierReader(ABC):
         self.phrases.append(Phrase(id=len(self.phrases), **fields))
         return len(self.phrases) - 1
 
+    def _pronoun(self, kind: str, token: Token) -> None:
+        group = next((p for p in reversed(self.phrases) if p.plural and p.kind == "object"), None)
+        if kind == "either":  # 片方だけ転がる
+            among = group.id if group else None
+            kind = "pronoun" if group is None else "elliptic"
+            number = self._phrase(kind=kind, head="" if group else "other", count=1, among=among, text=token.text)
+        elif kind in ("former", "latter"):
+            ordinal = 1 if kind == "former" else -1
+            number = self._phrase(kind="elliptic", ordinal=ordinal, determiner="the", text=token.text)
+        elif kind == "somebody":
+            number = self._phrase(kind="somebody", text=token.text)
+        else:
+            number = self._phrase(kind="pronoun", head=kind, text=token.text)
+        self.list.append(number)
+
     def _member(self, position: int, token: Token) -> int | None:
         """そのうち一つ, 箱のうち二つ: members of the plural phrase before."""
         after = self._at(position + 1)
@@ -251,11 +266,13 @@ class ModifierReader(ABC):
             self.modifiers = Modifiers()
             self.list.append(self._phrase(kind="elliptic", attributes=tuple(modifiers.attributes), determiner="the"))
             return self._particle(after)
-        alone = token.form.startswith("名詞") and self._text(after) in ("だけ", "のみ") and not self.list
-        if alone and not modifiers.count:  # ゴムだけ跳ねる
+        only = self._text(after) in ("だけ", "のみ")
+        meant = kind == "color" and self._text(after) in ("は", "が", "も", "を") and any(p.head for p in self.phrases)
+        alone = token.form.startswith("名詞") and (only or (meant and after == position + 1)) and not self.list
+        if alone and not modifiers.count:  # ゴムだけ跳ねる, 赤は右へ転がる
             self.modifiers = Modifiers()
             self.list = [self._phrase(kind="elliptic", attributes=tuple(modifiers.attributes), determiner="the")]
-            return self._particle(after + 1)
+            return self._particle(after + only)
         noun = token.form.startswith("名詞") and self._text(after - 1) in (token.text, "で")
         noun |= token.form.startswith("形容詞") and self._text(after - 1) in ("て", "くて")  # 円錐は青くて、箱は赤い
         if noun and self._text(after) == "," and self.open.topic and self.open.subjects and not self.list:
@@ -292,6 +309,10 @@ class ModifierReader(ABC):
             self._count(counted[-1], self.modifiers.count)
             self.modifiers = Modifiers()
             after += self._text(after) == "と"
+            bare = counted is self.open.subjects and self.tokens[position - 1].form.startswith("名詞")
+            if bare and self._text(after) in ("を", "に", "へ"):  # 箱2つを倒す
+                self.list = [counted.pop()]
+                return self._particle(after)
         return after
 
     def _noun_follows(self, position: int) -> bool:

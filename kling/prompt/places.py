@@ -24,6 +24,9 @@ def related(relation: str, subjects: list[str], targets: list[str]) -> list[Rela
             for name in subjects
             for one, other in ((targets[0], name), (name, targets[1]))
         ]
+    if relation == "either side" and len(subjects) == 2:
+        sides = list(zip(("left_of", "right_of"), subjects, strict=True))
+        return [Relation(kind=kind, subject=name, object=target) for kind, name in sides for target in targets]
     if relation.endswith(" each other"):
         return chained(relation.split()[0], subjects)
     pairs = [(name, target) for name in subjects for target in targets if name != target]

@@ -46,6 +46,28 @@ class PlaceReader(ModifierReader):
             position += 1
         return False
 
+    def _likened(self, position: int) -> int:
+        """猫のように, 振り子みたいに: named, but not there. The position after it, or the same."""
+        words = self._text(position) + self._text(position + 1) + self._text(position + 2)
+        told = next((word for word in ("のように", "みたいに") if words.startswith(word)), "")
+        if not told:
+            return position
+        self.open.links.append(Link(relation="like", phrases=tuple(self.list)))
+        self.list = []
+        return position + (2 if self._text(position) + self._text(position + 1) == told else 3)
+
+    def _next_to_it(self, position: int, token: Token) -> int | None:
+        """隣の円錐: next to what was spoken of before, unless the cone was, too."""
+        things = [phrase.head for phrase in self.phrases if phrase.kind == "object"]
+        near = token.value("relation") == "near" and self._text(position + 1) == "の" and not self.list
+        if not (near and things and self._phrase_follows(position + 2)):
+            return None
+        heads = (t.value("noun") or t.value("thing") for t in self.tokens[position + 2 :] if t.has("noun", "thing"))
+        if next(heads, "") not in things:
+            it = self._phrase(kind="pronoun", head="it", text=token.text)
+            self.places.append(Link(relation="near", phrases=(it,)))
+        return position + 2
+
     def _genitive(self, position: int) -> int:
         """の: a place of this phrase (箱の左に), or its owner (子供のボール)."""
         near = position + (self._text(position) in ("すぐ", "ちょうど", "少し", "ちょっと", "やや"))
@@ -101,7 +123,8 @@ class PlaceReader(ModifierReader):
             self.open.links.append(Link(relation=chain, phrases=(-1,)))
             return position + 1
         if order is not None:
-            self.open.order = order
+            both = order == "same" and self.open.order == "then"  # それから…同時に: at once, and only then
+            self.open.order = "then" if both else order
             return position + 1
         if speed is not None:
             self.open.speed = speed

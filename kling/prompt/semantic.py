@@ -16,7 +16,7 @@ from kling.prompt.places import DENIED, SUPPORTS, chained, facing, placed, relat
 from kling.prompt.setting import Places, surroundings
 from kling.prompt.shots import directed, followed, settled
 from kling.prompt.syntactic import Clause, Syntax
-from kling.prompt.timing import Happening, Timeline, contradictions
+from kling.prompt.timing import Happening, Timeline, contradictions, moves_first, paced
 
 
 class Knowledge(Places, Protocol):
@@ -144,7 +144,7 @@ class Composer:
         if clause.kind == "event" and not self._prevented(clause):
             self._event(clause, subjects, objects, links)
             self._exceptions(clause, links)
-            self._after_premodified()
+            moves_first([h for h in self.happenings if h.clause == self.index])
         elif clause.kind == "event":
             self.lost.append(clause.text)
         else:
@@ -176,14 +176,6 @@ class Composer:
             and not main.negated  # "does not stop until it hits the cube"
             and main.subjects == clause.subjects
         )
-
-    def _after_premodified(self) -> None:
-        """ "a rolling ball hits a cube": it rolls first."""
-        mine = [h for h in self.happenings if h.clause == self.index]
-        before = {h.event.agent for h in mine if h.premodified}
-        if any(h.event.action == "collide" and h.event.agent in before and not h.step for h in mine):
-            for happening in mine:
-                happening.step += not happening.premodified
 
     def _exceptions(self, clause: Clause, links: list[tuple[str, list[str]]]) -> None:
         for relation, names in links:
@@ -218,6 +210,9 @@ class Composer:
             objects = []
         if clause.attributes and not clause.negated:
             self.people.describe(subjects or self.subject, clause.attributes, clause)
+        for name in subjects if clause.kind == "be" and clause.speed and not clause.negated else ():
+            self.people.things[name].speed = self.people.things[name].speed or clause.speed
+            paced(self.happenings, name, clause.speed or "")
         where = objects if objects and (clause.kind == "make" or not subjects) else subjects
         for relation, targets in links:
             if not clause.negated:

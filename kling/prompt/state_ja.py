@@ -194,6 +194,12 @@ def verb_group(tokens: tuple[Token, ...], position: int) -> VerbGroup:
     puts = tokens[position].lemma in PUTS
     comes = tokens[position].text.endswith(_COMES)
     end = position + 1
+    if (
+        end < len(tokens) and tokens[end].text == "そう" and "助動詞語幹" in tokens[end].form
+    ):  # 倒れそうになる: does not
+        negated, end = True, end + 1
+        while end < len(tokens) and (tokens[end].text in ("に", "で", "な", "だ") or tokens[end].lemma == "なる"):
+            end += 1
     while end < len(tokens) and _helps(tokens, end):
         negated |= tokens[end].lemma in ("ない", "ぬ", "ず", "ん", "無い")
         passive |= tokens[end].lemma in ("れる", "られる")

@@ -95,7 +95,7 @@ class Assembler(Gaps):
             phrase = self.phrases[phrase.id] = replace(phrase, attributes=(*self.loose, *phrase.attributes))
             self.loose.clear()
         if phrase.kind == "camera":
-            self._camera_phrase(phrase)
+            self._camera_phrase(phrase, position)
             return
         if self._inherits_head(phrase, position):
             phrase = self.phrases[phrase.id]
@@ -118,7 +118,10 @@ class Assembler(Gaps):
             self._after_verb(phrase, position)
         self.last = phrase.id
 
-    def _camera_phrase(self, phrase: Phrase) -> None:
+    def _camera_phrase(self, phrase: Phrase, position: int) -> None:
+        films = self.preposition == "with" and verb_ahead(self.chunks, position + 1)  # "with the camera orbiting it"
+        if films:
+            self._unwind()
         if self.preposition is not None and self.draft.verb is not None:
             self.preposition = None
             return
@@ -141,7 +144,8 @@ class Assembler(Gaps):
             return
         waits = draft.verb is None and self.last is not None and draft.subjects and not self.joined
         filmed = self.last is not None and draft.verb is not None and draft.verb.move and not draft.verb.value
-        filmed = filmed and not self.joined and relation in (*FRONTED, "on")  # "zoom in on a ball on a cube"
+        shown = self.last in draft.objects and any(self.phrases[i].kind == "camera" for i in draft.subjects)
+        filmed = (filmed or shown) and not self.joined and relation in (*FRONTED, "on")  # "zoom in on a ball on a cube"
         pronoun = self.phrases[number].kind == "pronoun" and len(draft.subjects) > 1  # "a ball, a cube behind it"
         if filmed or (waits and pronoun) or (waits and (self.last != draft.subjects[-1] or draft.links)):
             # "a cone next to a ball on a cube ...": says where the phrase before is
@@ -158,10 +162,11 @@ class Assembler(Gaps):
         whole = self.phrases[self.last] if self.last is not None else None
         group = next((p for p in self.phrases.values() if self.last in p.parts), None)
         whole = group or whole  # "two cubes, one on the left and one on the right"
-        if phrase.kind == "elliptic" and whole is not None and self._divides(phrase, whole):
+        own_verb = verb_ahead(self.chunks, position + 1)
+        acts = own_verb and phrase.among is not None and draft.verb is None  # "two cones, one of them topples"
+        if phrase.kind == "elliptic" and whole is not None and not acts and self._divides(phrase, whole):
             self._part_of(phrase, whole)
             return
-        own_verb = verb_ahead(self.chunks, position + 1)
         if draft.verb is None:
             if joined == "," and not draft.subjects and (draft.links or draft.direction):
                 self._fronted(phrase.id)
@@ -169,7 +174,7 @@ class Assembler(Gaps):
                 self.slot = draft.subjects
                 return
             again = phrase.determiner == "the" and joined == "," and own_verb
-            if again and any(self.phrases[i].head == phrase.head for i in draft.subjects):
+            if acts or (again and any(self.phrases[i].head == phrase.head for i in draft.subjects)):
                 pass  # "a cube and a ball side by side, the ball rolls"
             elif self.slot is not None and (self.slot is draft.subjects or not own_verb or self._between(draft)):
                 self.slot.append(phrase.id)
@@ -191,10 +196,10 @@ class Assembler(Gaps):
         """ "behind the cone, a cube slides": says where its subject starts, whatever it does then."""
         draft = self.draft
         for relation, phrases in draft.links:
-            if relation in FRONTED:
+            if relation in (*FRONTED, "between"):
                 link = Link(relation=relation, phrases=tuple(phrases))
                 self.clauses.append(Clause(kind="be", subjects=(subject,), links=(link,), relative=True))
-        draft.links = [link for link in draft.links if link[0] not in FRONTED]
+        draft.links = [link for link in draft.links if link[0] not in (*FRONTED, "between")]
 
     def _between(self, draft: Draft) -> bool:
         return bool(draft.links) and draft.links[-1][0] == "between" and len(draft.links[-1][1]) < 2
@@ -276,6 +281,8 @@ class Assembler(Gaps):
                 draft.subjects = list(previous.subjects)
         draft.order = draft.order or self.next_order
         self.next_order = ""
+        if len(draft.subjects) == 1 and not draft.relative:
+            self._fronted(draft.subjects[0])  # "the ball in front of it rolls away": where it is, not where it goes
         self._take_verb(chunk)
         if by and chunk.form in ("ed", "en", "base"):
             chunk.passive = True

@@ -53,6 +53,7 @@ class Reader(DoerReader):
             self._member,
             self._part,
             self._its_place,
+            self._next_to_it,
             self._modifier,
             self._noun,
             self._sound,
@@ -241,16 +242,6 @@ class Reader(DoerReader):
             and len(token.text) > 1
         )
 
-    def _pronoun(self, kind: str, token: Token) -> None:
-        if kind in ("former", "latter"):
-            ordinal = 1 if kind == "former" else -1
-            number = self._phrase(kind="elliptic", ordinal=ordinal, determiner="the", text=token.text)
-        elif kind == "somebody":
-            number = self._phrase(kind="somebody", text=token.text)
-        else:
-            number = self._phrase(kind="pronoun", head=kind, text=token.text)
-        self.list.append(number)
-
     def _resolve_relatives(self, number: int) -> None:
         for index in self.relatives:
             clause = self.clauses[index]
@@ -268,6 +259,8 @@ class Reader(DoerReader):
     def _particle(self, position: int) -> int:
         """What the phrase just read is to the verb. Returns the position after the particle."""
         text, after = self._text(position), position + 1
+        if (likened := self._likened(position)) > position:
+            return likened
         if text == "の":
             return self._genitive(after)
         if text in ("と", "や", "および", "及び", "とともに") and (self._phrase_follows(after) or text != "と"):
@@ -325,6 +318,8 @@ class Reader(DoerReader):
         return True
 
     def _subject(self, phrases: list[int], *, topic: bool) -> None:
+        if any(self.phrases[i].among in self.open.subjects for i in phrases):
+            self._close("none", "")  # 球が二つ、片方は右へ
         said = self.open
         if said.subjects and said.topic and (said.direction or said.speed) and not (said.objects or said.goals):
             self.gaps.append(said)

@@ -122,6 +122,21 @@ class Timeline:
         return base[number - 1] if follows else 0
 
 
+def moves_first(happenings: list[Happening]) -> None:
+    """ "a rolling ball hits a cube": of what one clause tells, the rolling comes first."""
+    before = {h.event.agent for h in happenings if h.premodified}
+    if any(h.event.action == "collide" and h.event.agent in before and not h.step for h in happenings):
+        for happening in happenings:
+            happening.step += not happening.premodified
+
+
+def paced(happenings: list[Happening], name: str, speed: str) -> None:
+    """ "the red one is fast": said of how it moved last."""
+    moved = [h for h in happenings if h.event.agent == name and h.event.action in (*_MOTIONS, "bounce")]
+    for happening in moved[-1:]:
+        happening.event = replace(happening.event, speed=happening.event.speed or speed)
+
+
 def contradictions(events: list[Event], names: dict[str, str]) -> tuple[str, ...]:
     """Doubts: what stays still and moves at the same time."""
     moving = {(e.agent, e.order): e.action for e in events if e.action not in ("stay", "collide")}

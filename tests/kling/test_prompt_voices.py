@@ -44,6 +44,8 @@ def standing(graph: SceneGraph) -> set[str]:
         ("red ballが転がって、blue cubeにぶつかる", ["red ball", "blue cube"]),
         ("球Aと球B", ["ball", "ball"]),
         ("三つの円錘", ["cone"] * 3),
+        ("カメラはパン、五本の円柱が並ぶ", ["cylinder"] * 5),
+        ("火星の地表を球が転がる", ["ball"]),
         ("台車とスプーンとハンマーと羽根", ["cart", "spoon", "hammer", "feather"]),
         ("大きな木の前に車がある", ["large tree", "car"]),
         ("木の箱", ["wood cube"]),
@@ -158,6 +160,22 @@ def test_scene_words(field, prompt, value):
         ("物体Aは赤い球、物体Bは青い箱。AがBに衝突する。", ["collide 1 2"]),
         ("箱が滑り、止まり、そして倒れる", ["slide 1", "stay 1", "topple 1"]),
         ("球が奥に転がって小さくなっていく", ["roll 1 away"]),
+        # one of several, and several by their colors
+        ("箱が二つある。片方だけ倒れる。", ["topple 1"]),
+        ("ボールが二つ、片方は右へ、もう片方は左へ転がる", ["roll 1 right", "= roll 2 left"]),
+        ("球は二つで、色は赤と緑。赤は右へ、緑は左へ転がる", ["roll 1 right", "= roll 2 left"]),
+        ("赤い箱と青い箱。赤は倒れ、青は滑る", ["topple 1", "= slide 2"]),
+        ("二つの球が転がる。最後の1つが止まる", ["roll 1", "= roll 2", "stay 2"]),
+        # then, and both at once
+        ("円錐が倒れ、それから2つの球が同時に転がる", ["topple 1", "roll 2", "= roll 3"]),
+        ("球が高速回転する", ["spin 1 fast"]),
+        ("球が揺れて、積んである箱2つを倒す",
+         ["swing 1", "collide 1 2", "= collide 1 3", "topple 2", "= topple 3"]),
+        # what it is like is not there, and what nearly happens does not
+        ("球が振り子みたいに揺れる", ["swing 1"]),
+        ("猫のように箱が跳ねる", ["bounce 1"]),
+        ("球が箱に当たり、箱は倒れそうになって止まる", ["collide 1 2", "stay 2"]),
+        ("箱が倒れそうで倒れない", []),
         # no event of a thing
         ("箱の中に球が入っている", []),
         ("風船が上がる", []),
@@ -194,6 +212,15 @@ def test_japanese_verbs(prompt, happenings):
         ("Two boxes are stacked on top of each other. A ball hits them and the stack falls over.",
          ["collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
         ("A ball rolls. The ball stops rolling.", ["roll 1", "stay 1"]),
+        # a stack is one thing that is knocked over
+        ("A stack of two cubes. A ball rolls into the tower and knocks it over.",
+         ["roll 3", "collide 3 1", "= collide 3 2", "topple 1", "= topple 2"]),
+        ("A castle with a red tower and two balls. The tower topples.", ["topple 2"]),
+        # one of those just named, and how fast each of them was
+        ("Two cones on grass, one of them topples.", ["topple 1"]),
+        ("Three boxes, two of them slide to the left.", ["slide 1 left", "= slide 2 left"]),
+        ("Two cubes slide. The red one is fast, the blue one is slow.", ["slide 1 slow", "= slide 2 fast"]),
+        ("A ball rolls a short distance to the left and stops.", ["roll 1 left", "stay 1"]),
     ],
 )  # fmt: skip
 def test_english_verbs(prompt, happenings):
@@ -226,11 +253,19 @@ def test_english_verbs(prompt, happenings):
         ("球が箱の左側から転がってくる", {"1 left_of 2"}),
         ("トラックの荷台から箱が落ちる", {"2 on 1"}),
         ("鉛筆が机を転がる", {"1 on 2"}),
+        ("赤い箱が倒れ、隣の円錐に当たる", {"2 near 1"}),
+        ("箱の右に円錐がある。箱が倒れ、隣の円錐に当たる", {"2 right_of 1"}),
+        ("箱が3段に積まれている", {"1 on 2", "2 on 3"}),
+        ("球の両側に二つの箱がある", {"2 left_of 1", "3 right_of 1"}),
+        ("Two cubes on either side of a ball.", {"1 left_of 3", "2 right_of 3"}),
         ("A red cube, a green cube and a blue cube in a line from left to right", {"1 left_of 2", "2 left_of 3"}),
         ("To the left of a cube is a ball, and to the right is a cone.", {"2 left_of 1", "3 right_of 1"}),
         ("A red ball, a blue ball behind it.", {"2 behind 1"}),
         ("There are two cubes, one on the left and one on the right.", {"1 left_of 2"}),
         ("From left to right: a ball, a cube, a cone.", {"1 left_of 2", "2 left_of 3"}),
+        ("The camera tilts up to reveal a cat on a table.", {"1 on 2"}),
+        ("A cone topples. The two balls behind it roll away.", {"2 behind 1", "3 behind 1"}),
+        ("The ball between a cone and a cube rolls away.", {"2 left_of 1", "1 left_of 3"}),
         ("two red balls and a blue ball, the blue ball is behind the red balls", {"3 behind 1", "3 behind 2"}),
     ],
 )  # fmt: skip
@@ -271,6 +306,7 @@ def test_the_rest_of_a_group_has_its_own_color():
         ("カメラが手前から奥に進む", [("dolly", "in")]),
         ("カメラが球の右側へ回り込む", [("orbit", "right")]),
         ("Tracking shot following a ball rolling left", [("dolly", "left")]),
+        ("A cube slides, with the camera slowly orbiting it.", [("orbit", None)]),
     ],
 )  # fmt: skip
 def test_camera_moves(prompt, moves):
