@@ -4,6 +4,7 @@ Array types in signatures (jaxtyping) are checked while tests run, and only then
 processes (pytest-xdist); which tests stay together is decided by `lane`.
 """
 
+import importlib.util
 import json
 import os
 import socket
@@ -16,6 +17,10 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: threads that wait for each other only slow them
+
+# torch's CUDA build brings triton, whose LLVM and OSMesa's share a process only if triton's is loaded first.
+if importlib.util.find_spec("triton"):
+    importlib.import_module("triton")
 
 from jaxtyping import install_import_hook
 
