@@ -156,7 +156,7 @@ class _Seen:
             self._thumbs.append(cv2.resize(small, _THUMB, interpolation=cv2.INTER_AREA)[..., ::-1])
         same = (frame.width, frame.height) == (self.first.width, self.first.height)
         if same and (not self.samples or time_s >= self.times[self.samples[-1]] + _SAMPLE_S):
-            grey = frame.to_ndarray(format="gray")
+            grey = frame.reformat(format="gray", threads=1).to_ndarray()
             self._rows.append(cv2.blur(grey, (9, 1)).max(axis=1))  # the blur takes single noisy pixels away
             self._columns.append(cv2.blur(grey, (1, 9)).max(axis=0))
             self.samples.append(index)
@@ -303,12 +303,12 @@ class _Decoding:
 def _bgr(frame: av.VideoFrame, height_px: int) -> np.ndarray:
     height = min(frame.height, height_px)
     width = max(1, round(frame.width * height / frame.height))
-    return frame.reformat(width=width, height=height, format="bgr24", interpolation="AREA").to_ndarray()
+    return frame.reformat(width=width, height=height, format="bgr24", interpolation="AREA", threads=1).to_ndarray()
 
 
 def _upright(frame: av.VideoFrame, request: dict[str, Any], box: list[int]) -> np.ndarray:
     """h w 3: what the letterbox leaves (x0 y0 x1 y1 of the stored picture), square pixels, turned as players do."""
-    picture = frame.to_ndarray(format="rgb24")
+    picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
     left, top, right, bottom = box
     picture = picture[top:bottom, left:right]
     if frame.interlaced_frame and bottom - top >= 4:  # two moments in one picture: the first field alone shows one

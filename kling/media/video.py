@@ -39,7 +39,7 @@ def read_frames(source: str | os.PathLike | bytes, *, max_frames: int | None = N
             stream.thread_type = "AUTO"
             rate = float(stream.average_rate or stream.guessed_rate or 0)
             for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="rgb24"))
+                frames.append(frame.reformat(format="rgb24", threads=1).to_ndarray())
                 if max_frames is not None and len(frames) >= max_frames:
                     break
     except (FFmpegError, ValueError) as error:

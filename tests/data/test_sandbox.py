@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,18 @@ def test_a_silent_decoder_is_killed_and_replaced(tmp_path):
     sandbox._limits = Limits()
     assert len(sandbox.scan(str(video))["times_s"]) == 20
     sandbox.close()
+
+
+def test_a_decoder_stays_as_small_as_it_was(tmp_path):
+    """Each converter of pictures once had threads of its own, and the address space of a long run was full of them."""
+    sandbox, files = Sandbox(Limits()), [write(tmp_path / f"{n}.mp4", moving(20)) for n in range(6)]
+    numbers = []
+    for file in files:
+        sandbox.scan(str(file))
+        assert sandbox._process is not None
+        numbers.append(len(list(Path(f"/proc/{sandbox._process.pid}/task").iterdir())))
+    sandbox.close()
+    assert max(numbers) <= 4
 
 
 def test_a_decoder_that_dies_is_replaced(tmp_path):
