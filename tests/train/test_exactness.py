@@ -63,3 +63,16 @@ def test_muon_on_any_ranks_gives_the_same_losses(curves, name: str):
 def test_the_loss_falls(curves, name: str):
     values = list(curves[name].values())
     assert sum(values[-10:]) < 0.97 * sum(values[:10])  # random latents: only their scale can be learned
+
+
+def test_three_ranks_give_the_losses_of_one_and_one_goes_on_for_three(tmp_path, dataset: str, encoders: str):
+    """37 clips, 9 a step: nothing divides anything but the batch."""
+
+    def job(name: str, world: int, **how) -> dict:
+        given = {"optimizer": ADAM, "batch_size": 9, "steps": 12, "checkpoint_every": 4, **how}
+        return make_job(tmp_path / name, dataset, encoders, world, **given)
+
+    killed = job("three", 3, zero_stage=3, kill={"rank": 1, "after_step": 6})
+    launch([job("one", 1), killed, job("three", 1, zero_stage=3)])
+    assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert len(losses(tmp_path / "three")) == 12
