@@ -96,6 +96,8 @@ def test_a_clip_is_rolled_out_chunk_by_chunk(pipeline: Pipeline):
     other = replace(job, noise=torch.cat((job.noise[:, :, :-2], torch.randn(1, 32, 2, 4, 4)), dim=2))
     later = list(pipeline.roll(other, chunk=2))
     assert torch.equal(later[2], chunks[2]) and not torch.allclose(later[3], chunks[3], atol=1e-2)
+    begun = replace(job, noise=torch.cat((torch.randn(1, 32, 1, 4, 4), job.noise[:, :, 1:]), dim=2))
+    assert not torch.allclose(list(pipeline.roll(begun, chunk=2))[1], chunks[1], atol=1e-2), "it sees what was before"
 
 
 def test_each_control_can_be_switched_off(pipeline: Pipeline):

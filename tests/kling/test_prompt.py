@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +19,6 @@ from kling.prompt.nouns import NOUNS
 from kling.prompt.nouns_ja import NOUNS_JA
 from kling.prompt.syntactic_en import read_syntax
 from kling.prompt.understand import MAX_CHARACTERS
-
-HANDWRITTEN = Path(__file__).parent / "prompts" / "handwritten.jsonl"
 
 
 def phrases(graph: SceneGraph) -> list[str]:
