@@ -20,6 +20,7 @@ COMMANDS: commands.Commands = {
     "replay": ("train.replay:command", "run again what a record tells: replay RUN/run.json --out NEW"),
     "pack": ("train.pack:command", "parts of several weights folders in one: pack PRESET FOLDER... --out URI"),
     "finer": ("train.finer:command", "begin a transformer from a coarser one: finer PRESET SOURCE --out URI"),
+    "wider": ("train.wider:command", "begin a VAE from a narrower one: wider PRESET SOURCE --out URI"),
     "bench": ("train.bench:command", "race the loop against a plain one: bench PRESET --data URI"),
     "measure": ("train.measure:command", "memory against the plan, time by ranks and ZeRO stage"),
 }

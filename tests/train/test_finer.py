@@ -69,8 +69,29 @@ def test_what_it_was_not_told_counts_nothing_at_first(small):
     assert all(grad is not None and grad.abs().sum() > 0 for grad in learning)
 
 
+@pytest.mark.parametrize("patch", [(1, 1, 1), (1, 2, 2)])
+def test_new_latent_channels_change_nothing_at_first(small, patch):
+    torch.manual_seed(1)
+    few = replace(small.dit, patch=patch)
+    old = DiT(few)
+    for param in old.parameters():
+        torch.nn.init.normal_(param, std=0.2)
+    more = replace(few, patch=(1, 1, 1), in_channels=few.in_channels + 16, out_channels=few.out_channels + 16)
+    new = refined(old, replace(small, dit=more))
+    assert new.config == more
+    reference = refined(old, replace(small, dit=replace(few, patch=(1, 1, 1))))
+    latents, text, time = torch.randn(1, 48, 3, 4, 4), torch.randn(1, 5, few.text_dim), torch.tensor([0.5])
+    drawn, before = new(latents, time, text), reference(latents[:, :32], time, text)
+    assert torch.allclose(drawn[:, :32], before, atol=1e-5)
+    (drawn - 1).square().sum().backward()
+    grad = new.patch_out.weight.grad
+    assert grad is not None and grad[32:].abs().sum() > 0, "new channels learn"
+
+
 def test_other_sizes_are_refused(coarse: DiT, small):
     with pytest.raises(CheckpointError, match="more than the patch differs"):
         refined(coarse, replace(small, dit=replace(small.dit, patch=(1, 1, 1), mlp_dim=128)))
+    with pytest.raises(CheckpointError, match="more than the patch differs"):
+        refined(coarse, replace(small, dit=replace(small.dit, patch=(1, 1, 1), in_channels=16, out_channels=16)))
     with pytest.raises(ConfigError, match="one latent a token"):
         refined(coarse, small)
