@@ -53,7 +53,7 @@ class Calibration:
 
     token_step_s: float  # seconds of one sampling step per token, all branches, on this replica's ranks
     decode_px_s: float  # seconds to decode one pixel of one frame
-    base_bytes: int  # of all processes of the replica, loaded and idle
+    base_bytes: int  # of all processes of the replica, loaded and idle, with what each may keep of its last task
     token_bytes: float  # extra at the peak of denoising, per token
     decode_px_bytes: float  # extra at the peak of decoding, per pixel of one frame
     budget_bytes: int  # what the replica may use

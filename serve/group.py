@@ -15,6 +15,7 @@ from kling.errors import InternalError
 from kling.presets import get_preset
 
 from .admission import Calibration
+from .memory import KEPT_BYTES
 from .ranks import Decoder, Rank, RankSettings
 
 log = logging.getLogger("ray.serve")  # JSON lines with what `extra` holds, beside Ray Serve's own
@@ -70,7 +71,7 @@ class Group:
         return Calibration(
             token_step_s=max(rank.seconds for rank in ranks),
             decode_px_s=decoder.seconds,
-            base_bytes=sum(process.idle_bytes for process in measured),
+            base_bytes=sum(process.idle_bytes + KEPT_BYTES for process in measured),
             fixed_bytes=sum(process.fixed_bytes for process in measured),
             # A peak below the allocator's slack measures as nothing: never less than the activations must take.
             token_bytes=max(sum(rank.each_bytes for rank in ranks), 100.0 * preset.dit.width * len(ranks)),

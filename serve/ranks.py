@@ -3,8 +3,6 @@
 Light to import: the leader makes these actors without loading the networks' libraries; `load` does, in each process.
 """
 
-import contextlib
-import ctypes
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ import ray
 
 from kling.errors import InternalError
 
+from .memory import Keeper
 from .orders import Order
 
 if TYPE_CHECKING:
@@ -93,6 +92,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._stopped = ""  # the attempt that is to stop; a later attempt at the same task is not meant
+        self._keeper = Keeper()
 
     @ray.method(concurrency_group="health")
     def ping(self) -> tuple[int, float]:
@@ -134,10 +134,8 @@ class Rank(_Process):
 
     def make(self, job: Job) -> Iterator[Event]:
         """Denoise one task from its last saved state; ends with `denoised`, the state saved, or with `stopped`."""
-        try:
+        with self._keeper.task():
             yield from _loaded(self._denoiser).run(job, self._wants_stop(job))
-        finally:
-            release_memory()
 
 
 @ray.remote(concurrency_groups={"health": 1, "control": 1})  # type: ignore[call-overload]
@@ -159,20 +157,8 @@ class Decoder(_Process):
 
     def decode(self, job: Job) -> Iterator[Decoded]:
         """Frames to storage as they come, then the whole video."""
-        try:
+        with self._keeper.task():
             yield from _loaded(self._maker).run(job, self._wants_stop(job))
-        finally:
-            release_memory()
-
-
-def release_memory() -> None:
-    """Give back what a task has left: what an allocator keeps for itself, another process of the replica cannot use."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # a libc without it keeps what it likes
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _loaded(worker: Worker | None) -> Worker:
