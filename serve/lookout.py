@@ -8,6 +8,7 @@ from .tasks import TaskStore
 
 _STAT_S = 0.005  # a stat of a file costs microseconds
 _QUERY_S = 0.02  # a query costs a millisecond of processor time, which on a small machine the ranks lack
+_CHANGED_S = 0.005  # between queries of a file that does change: a request writes twice, and only then has a task
 
 
 class Lookout:
@@ -25,10 +26,10 @@ class Lookout:
         self._returned_at = 0.0
 
     async def change(self, seconds: float) -> None:
-        """Return when the database may have changed since the last return, or after so many seconds. Never sooner than
-        20 ms after the last return."""
+        """Return when the database may have changed since the last return, or after so many seconds. Never at
+        once after the last return: changes may follow each other closely."""
         deadline = time.monotonic() + seconds
-        pause = self._returned_at + _QUERY_S - time.monotonic()
+        pause = self._returned_at + (_QUERY_S if self._log is None else _CHANGED_S) - time.monotonic()
         if pause > 0:
             await asyncio.sleep(pause)
         while (stamp := self._stamp()) is not None and stamp == self._seen and time.monotonic() < deadline:

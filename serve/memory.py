@@ -3,51 +3,32 @@
 
 import contextlib
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kling.errors import InternalError
 
 KEPT_BYTES = 64 * 2**20  # a task of preset tiny leaves 40 MiB
-_KEPT_S = 1.0
 
 
 class Keeper:
     """Gives back what a task has left: what an allocator keeps for itself, another process of the replica cannot use.
 
-    At once, if it is much; less than KEPT_BYTES stays for the next task, if that begins within a second, and costs it
-    no page faults (10 to 15 ms in each process). Admission counts KEPT_BYTES for each process.
+    Up to KEPT_BYTES stay, and cost the next task no page faults (10 to 15 ms in each process). Admission counts them.
     """
 
     def __init__(self) -> None:
         self._idle_bytes = 0  # until the first task has ended
-        self._working = False
-        self._timer = threading.Timer(0, self._when_idle)
 
     @contextlib.contextmanager
     def task(self) -> Iterator[None]:
         """What is done inside is one task's."""
-        self._timer.cancel()
-        self._working = True
         try:
             yield
         finally:
-            self._working = False
             if memory_bytes() - self._idle_bytes > KEPT_BYTES:
-                self._give_back()
-            else:
-                self._timer = threading.Timer(_KEPT_S, self._when_idle)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def _when_idle(self) -> None:
-        if not self._working:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        release_memory()
-        self._idle_bytes = memory_bytes()
+                release_memory()
+                self._idle_bytes = memory_bytes()
 
 
 def release_memory() -> None:

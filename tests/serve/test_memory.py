@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import resource
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,35 +93,25 @@ def test_two_tasks_wait_for_each_other_when_both_do_not_fit():
     assert asyncio.run(scene()) == ["a", "c", "a ends", "b", "b ends", "c ends", "huge", "huge ends"]
 
 
-def test_a_little_is_kept_for_the_task_that_follows_and_much_is_not(monkeypatch):
-    memory, given_back = {"now": 500 * 2**20}, threading.Event()
-
-    def released() -> None:
-        memory["now"] = 500 * 2**20
-        given_back.set()
-
+def test_a_little_is_kept_for_the_next_task_and_much_is_not(monkeypatch):
+    idle = 500 * 2**20
+    memory = {"now": idle}
     monkeypatch.setattr("serve.memory.memory_bytes", lambda: memory["now"])
-    monkeypatch.setattr("serve.memory.release_memory", released)
-    monkeypatch.setattr("serve.memory._KEPT_S", 0.2)
+    monkeypatch.setattr("serve.memory.release_memory", lambda: memory.update(now=idle))
     keeper = Keeper()
 
-    def task(num_bytes: int) -> bool:
-        given_back.clear()
+    def left(num_bytes: int) -> int:
         with keeper.task():
-            assert not given_back.wait(0.4), "never during a task"
             memory["now"] += num_bytes
-        return given_back.is_set()
+        return memory["now"] - idle
 
-    assert task(0), "what it holds when idle is not known yet"
-    assert not task(KEPT_BYTES // 2) and not task(KEPT_BYTES // 4)
-    assert task(KEPT_BYTES), "a quarter too much"
-    assert not task(KEPT_BYTES // 2)
-    assert given_back.wait(10), "nothing followed"
+    assert left(1) == 0, "what it holds when idle is not known yet"
+    assert left(KEPT_BYTES // 2) == left(0) == KEPT_BYTES // 2
+    assert left(KEPT_BYTES) == 0
     with pytest.raises(ValueError, match="failed"), keeper.task():
         memory["now"] += 2 * KEPT_BYTES
-        given_back.clear()
         raise ValueError("failed")
-    assert given_back.is_set()
+    assert memory["now"] == idle
 
 
 @pytest.mark.ray
