@@ -168,3 +168,11 @@ def test_a_ray_that_does_not_start_is_told_in_one_line():
     ) as told:
         too_busy()
     assert str(told.value.__cause__).startswith("\nThe current")
+
+
+def test_lanes_reach_the_processes_of_tests(request: pytest.FixtureRequest):
+    """What pytest-xdist schedules by is the name after the last "@": without it lanes mix, and each process makes a
+    cluster and a service of its own (pytest 9.2 with pytest-xdist 3.8)."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("one process")
+    assert request.node.nodeid.endswith("@tests/test_house.py")
