@@ -84,7 +84,7 @@ def compare(sight: labels.Sight, sidecar: Sidecar, tally: Tally) -> None:
     tally.label("lighting", sight.lighting, environment.lighting)
     tally.label("camera", sight.camera if sight.known else None, moves)
     true = truths(sidecar)
-    tally.label("number of objects", len(sight.things) if sight.known else None, sum(counts(one) for one in true))
+    tally.label("number of objects", sight.number, sum(counts(one) for one in true))
     found = pair([thing.track for thing in sight.things], true)
     for i, (one, item) in enumerate(zip(true, sidecar.plan.objects, strict=True)):
         if counts(one):

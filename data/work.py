@@ -15,7 +15,7 @@ from kling.shapes import Frames
 
 UNIT_BYTES = 48 * 2**20
 # Raised whenever a stage changes what it writes, so that old and new rows never mix in one data set.
-RECIPE_VERSION = 5
+RECIPE_VERSION = 6
 
 
 class FilteredError(Exception):

@@ -54,6 +54,7 @@ def _seen(clip: Clip, sight: "labels.Sight") -> dict[str, Any]:
     if not sight.known:
         return {"origin": "measured", "scene": scene, "objects": [], "actions": []}
     scene |= {"setting": sight.setting, "lighting": sight.lighting, "camera": list(sight.camera)}
+    scene["number"] = sight.number
     objects = [
         {
             "id": thing.id,

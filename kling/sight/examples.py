@@ -33,6 +33,7 @@ class Truth:
     size: int
     action: np.ndarray  # 10 float32 of 0 and 1; nan: it is not said what it does, and it does not stay
     middle_px: np.ndarray  # f 2: of its outline's box
+    centre_px: np.ndarray  # f 2: of mass
     slide_px: np.ndarray  # f 2: of its centre of mass in the picture, pixels a frame
     velocity_m_s: np.ndarray  # f 3
     depth_m: np.ndarray  # f
@@ -44,6 +45,7 @@ class Truth:
 class Example:
     """One thing that was found, and which it is."""
 
+    clip: int  # seed of its clip
     views: Views
     places_px: np.ndarray  # f 2: middle of its blob; nan where it was not seen
     truth: Truth
@@ -87,6 +89,7 @@ def truths(sidecar: Sidecar) -> list[Truth]:
                 size=SIZE_NAMES.index(item.size or ""),
                 action=action,
                 middle_px=(box[:, :2] + box[:, 2:]) / 2,
+                centre_px=centre,
                 slide_px=np.gradient(centre, axis=0),
                 velocity_m_s=np.array(moving.velocity_m_s),
                 depth_m=np.array(moving.depth_m),
@@ -146,5 +149,7 @@ def collect(files: list[Path], *, soft: bool) -> list[Example]:
         for i, j in pair(tracks, truth).items():
             places = np.full((len(frames), 2), np.nan)
             places[tracks[j].frames] = tracks[j].places_px
-            found.append(Example(views=views(tracks[j], reading, under), places_px=places, truth=truth[i]))
+            found.append(
+                Example(clip=sidecar.seed, views=views(tracks[j], reading, under), places_px=places, truth=truth[i])
+            )
     return found

@@ -124,6 +124,12 @@ def background_motion(flow: np.ndarray) -> np.ndarray:
     return motion / height
 
 
+def background_at(motion: np.ndarray, x: float, y: float) -> np.ndarray:
+    """2: where one step of a background's motion (8) takes what is at x, y; picture heights from the middle."""
+    a0, a1, a2, a3, a4, a5, a6, a7 = motion
+    return np.array([a0 + a1 * x + a2 * y + a6 * x * x + a7 * x * y, a3 + a4 * x + a5 * y + a6 * x * y + a7 * y * y])
+
+
 @lru_cache(maxsize=8)
 def _basis(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """h w 8 each: motion to the right and down, by each of the eight numbers."""

@@ -3,7 +3,7 @@
     python -m data playground --num-clips 2000 --out out/clips
     python -m kling.sight train-things --clips out/clips --out kling/sight/things.safetensors
 
-What is measured in the clips takes most of the time; `--cache FOLDER` keeps it for another run, a hundred clips a file.
+What is measured in the clips takes most of the time; `--cache FOLDER` keeps it for another run, fifty clips a file.
 """
 
 import time
@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as fn
 
-from kling.bench.camera_reader import MIRROR
+from kling.sight.crops import mirror
 from kling.sight.examples import Example, collect, is_seen
 from kling.sight.things import FRAME, UNITS, ThingNet
 
-_PART = 100  # clips in one file of the cache
+_PART = 50  # clips in one file of the cache
 _NOISE = 0.03  # added to numbers, which are of about unit size
-_MIRRORED = [0, 1, 4, 3, 2, 5]  # numbers 2x, 2y, 2x0, 2y0, 2x1, 2y1: what mirroring makes of them, before the signs
+_CLIPS = 24  # a step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Options:
     clips: tuple[str, ...]  # folders of mp4 and json
     out: str = "things.safetensors"
     number: int = 0  # of clips; 0: all
-    steps: int = 2500  # of 64 things
+    steps: int = 12_000  # of 24 clips
     learning_rate: float = 2e-3
     seed: int = 0
     cache: Path | None = None  # folder: what is measured in the clips is kept there, and taken from there
@@ -75,18 +75,21 @@ def tensors(examples: list[Example]) -> dict[str, Tensor]:
     """All examples, b first; what is not known is nan or -1."""
     truths = [example.truth for example in examples]
     places = np.stack([example.places_px for example in examples])
+    drift = np.stack([example.views.drift_px for example in examples])
     found = {
         "crops": np.stack([example.views.crops for example in examples]),
+        "clip": np.array([example.clip for example in examples]),
         "numbers": np.stack([example.views.numbers for example in examples]),
         "seen": np.stack([example.views.seen for example in examples]),
         "shape": np.array([truth.shape for truth in truths]),
         "size": np.array([truth.size for truth in truths]),
         "action": np.stack([truth.action for truth in truths]),
-        "middle": np.stack([truth.middle_px for truth in truths]) - places,
-        "slide": np.stack([truth.slide_px for truth in truths]),
+        "middle": np.stack([truth.centre_px for truth in truths]) - places,
+        "slide": np.stack([truth.slide_px for truth in truths]) - drift,
         "velocity": np.stack([truth.velocity_m_s for truth in truths]),
         "depth": np.log(np.stack([np.maximum(truth.depth_m, 0.1) for truth in truths]))[..., None],
         "floor": np.stack([truth.floor for truth in truths])[..., None],
+        "visible": np.stack([truth.visible for truth in truths])[..., None],
         "truly": np.stack([is_seen(truth) for truth in truths]),
     }
     for name in FRAME:
@@ -97,12 +100,8 @@ def tensors(examples: list[Example]) -> dict[str, Tensor]:
 
 def mirrored(data: dict[str, Tensor]) -> dict[str, Tensor]:
     """Left and right exchanged."""
-    numbers = data["numbers"].clone()
-    numbers[..., :6] = data["numbers"][..., _MIRRORED]
-    sign = torch.ones(numbers.shape[-1])
-    sign[[0, 2, 4, 11, 13, 15]] = -1
-    sign[17:25] = torch.from_numpy(MIRROR).float()
-    out = data | {"numbers": numbers * sign, "crops": data["crops"].flip(-1)}
+    order, signs = (torch.from_numpy(part) for part in mirror())
+    out = data | {"numbers": data["numbers"][..., order] * signs, "crops": data["crops"].flip(-1)}
     for name in ("middle", "slide", "velocity"):
         out[name] = data[name] * torch.tensor([-1.0, 1.0, 1.0][: data[name].shape[-1]])
     return out
@@ -111,18 +110,21 @@ def mirrored(data: dict[str, Tensor]) -> dict[str, Tensor]:
 def teach(net: ThingNet, data: dict[str, Tensor], options: Options) -> None:
     """Every step the other way round, left and right exchanged."""
     sides = [data, mirrored(data)]
+    clips = _rows_of_clips(data["clip"])
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
     generator, mean, start = torch.Generator().manual_seed(options.seed), dict[str, float](), time.monotonic()
     for step in range(options.steps):
         rate = options.learning_rate * min(1.0, (step + 1) / 50)
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.02 + 0.98 * (1 + np.cos(np.pi * step / options.steps)) / 2)
-        index = torch.randint(len(data["seen"]), (64,), generator=generator)
+        chosen = [clips[i] for i in torch.randint(len(clips), (_CLIPS,), generator=generator).tolist()]
+        index = torch.cat(chosen)
         batch = {name: value[index] for name, value in sides[step % 2].items()}
         noise = torch.randn(batch["numbers"].shape, generator=generator)
         shift = torch.randint(-1, 2, (2,), generator=generator).tolist()
         look = net.looks(batch["crops"].roll(shift, dims=(-2, -1)), batch["seen"])
-        clip, frame = net.over_time(look, batch["numbers"] + _NOISE * noise, batch["seen"])
+        number = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor([len(rows) for rows in chosen]))
+        clip, frame = net.over_time(look, batch["numbers"] + _NOISE * noise, batch["seen"], number)
         parts = losses(clip, frame, batch)
         optimizer.zero_grad()
         torch.stack(list(parts.values())).sum().backward()
@@ -134,6 +136,12 @@ def teach(net: ThingNet, data: dict[str, Tensor], options: Options) -> None:
             print(f"{step + 1} {told} {time.monotonic() - start:.0f} s", flush=True)
 
 
+def _rows_of_clips(clip: Tensor) -> list[Tensor]:
+    """Rows of each clip that has any."""
+    order = clip.argsort(stable=True)
+    return list(order.split(clip.unique(return_counts=True)[1].tolist()))
+
+
 def losses(clip: dict[str, Tensor], frame: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weighted parts of the loss; frames count in which the thing was found and truly is there."""
     said = batch["action"][:, 0].isfinite()
@@ -143,8 +151,12 @@ def losses(clip: dict[str, Tensor], frame: dict[str, Tensor], batch: dict[str, T
         "action": 4 * fn.binary_cross_entropy_with_logits(clip["action"][said], batch["action"][said]),
     }
     there = (batch["seen"] & batch["truly"])[..., None]
-    for name, weight in (("middle", 1.0), ("slide", 4.0), ("velocity", 4.0), ("depth", 4.0)):
+    for name, weight in (("middle", 0.5), ("slide", 1.5)):  # lengths of what is wrong, as they are judged
+        use = there[..., 0] & batch[name].isfinite().all(-1)
+        parts[name] = weight * ((frame[name][use] - batch[name][use]).square().sum(-1) + 1e-4).sqrt().mean()
+    for name, weight in (("velocity", 2.0), ("depth", 4.0)):
         use = there.expand_as(batch[name]) & batch[name].isfinite()
         parts[name] = weight * fn.smooth_l1_loss(frame[name][use], batch[name][use], beta=0.1)
-    parts["floor"] = 0.5 * fn.binary_cross_entropy_with_logits(frame["floor"][there], batch["floor"][there])
+    for name, weight in (("floor", 0.5), ("visible", 0.5)):
+        parts[name] = weight * fn.binary_cross_entropy_with_logits(frame[name][there], batch[name][there])
     return parts
