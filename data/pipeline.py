@@ -93,17 +93,19 @@ def flow(job: Job, sources: list[Source], tries: Tries) -> ray_data.Dataset:
         [{"source": source} for source in sources], override_num_blocks=min(len(sources), _MAX_BLOCKS)
     )
     num_workers = job.num_workers or int(ray.cluster_resources().get("CPU", 2))
-    pool = ray_data.ActorPoolStrategy(size=max(1, num_workers // 2))
     # 1-2. Read, find shots and letterbox bars, cut clips, decode. An actor, because it owns a decoder process; half a
-    # core, because that process does the work and the actor waits.
-    units = items.flat_map(_Read, fn_constructor_args=(job, tries), compute=pool, num_cpus=0.5)
-    # 3-5. Ground truth, scores, overlay text, labels, captions. Without state: Ray may join it to the next stage.
+    # core, because that process does the work and the actor waits. One reads ten times as fast as one measures.
+    readers = ray_data.ActorPoolStrategy(size=max(1, num_workers // 2))
+    units = items.flat_map(_Read, fn_constructor_args=(job, tries), compute=readers, num_cpus=0.5)
+    # 3-5. Ground truth, scores, overlay text, labels, captions. Without state: Ray joins it to the next stage, where
+    # that has no GPU.
     units = units.map(partial(_measure, job=job, tries=tries), num_cpus=0.5)
     # 6-7. Encode and commit. An actor, because the networks are loaded once; committing is mostly waiting for storage.
     finish: Any = _Finish  # Ray takes classes too
-    return units.map(
-        finish, fn_constructor_args=(job, tries), compute=pool, num_cpus=0.5, num_gpus=job.gpus_per_encoder or None
-    )
+    gpus = job.gpus_per_encoder
+    size = int(ray.cluster_resources().get("GPU", 0) / gpus) if gpus else num_workers
+    encoders = ray_data.ActorPoolStrategy(size=max(1, size))
+    return units.map(finish, fn_constructor_args=(job, tries), compute=encoders, num_cpus=0.5, num_gpus=gpus or None)
 
 
 class _Read:
