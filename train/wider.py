@@ -8,7 +8,7 @@ first. The result reconstructs nearly as the source does, and has room to learn.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -45,7 +45,8 @@ def wider(request: Wider) -> str:
     """
     preset = get_preset(request.preset)
     card = read_card(request.source).parts["vae"].config
-    narrow = VideoVAE(VAEConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}))
+    fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
+    narrow = VideoVAE(VAEConfig(**fields))
     load_part(request.source, "vae", narrow)
     vae = widened(narrow, preset.vae, torch.Generator().manual_seed(request.seed), where=request.source)
     changed = ", ".join(

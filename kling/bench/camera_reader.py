@@ -25,8 +25,8 @@ OPPOSITES = {
 _SCALE = 0.03  # a usual move's size in the eight numbers, at 8 frames a second
 _FPS = 8.0
 _STILL = 0.0025  # picture heights a frame at 8 frames a second: less is no move
-# What mirroring the picture does to the eight, and to the kinds.
-MIRROR = np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0])
+# What mirroring the picture does to the eight (x, and what goes along x, change sign), and to the kinds.
+MIRROR = np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
 MIRROR_KINDS = np.array([1.0, -1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
 
 
