@@ -8,14 +8,15 @@ first. The result reconstructs nearly as the source does, and has room to learn.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 from torch import Tensor
 
+from kling.bench.reconstruct import load_vae
 from kling.errors import CheckpointError
-from kling.model.checkpoint import load_part, read_card, save_part
+from kling.model.checkpoint import save_part
 from kling.model.config import VAEConfig
 from kling.model.vae import VideoVAE
 from kling.presets import get_preset
@@ -40,14 +41,11 @@ def wider(request: Wider) -> str:
     """Write the part vae; returns a line that says what was done.
 
     Raises:
-        CheckpointError: a width of the preset is no multiple of the source's, it has fewer latent channels, or the
-            layers differ.
+        CheckpointError: the source has no VAE, a width of the preset is no multiple of the source's, it has fewer
+            latent channels, or the layers differ.
     """
     preset = get_preset(request.preset)
-    card = read_card(request.source).parts["vae"].config
-    fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items()}
-    narrow = VideoVAE(VAEConfig(**fields))
-    load_part(request.source, "vae", narrow)
+    narrow = load_vae(request.source)
     vae = widened(narrow, preset.vae, torch.Generator().manual_seed(request.seed), where=request.source)
     changed = ", ".join(
         f"{name} {getattr(narrow.config, name)} made {getattr(preset.vae, name)}"

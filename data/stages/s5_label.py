@@ -53,8 +53,8 @@ def _seen(clip: Clip, sight: "labels.Sight") -> dict[str, Any]:
     }
     if not sight.known:
         return {"origin": "measured", "scene": scene, "objects": [], "actions": []}
-    scene |= {"setting": sight.setting, "lighting": sight.lighting, "camera": list(sight.camera)}
-    scene["number"] = sight.number
+    scene |= {"setting": sight.setting, "lighting": sight.lighting, "number": sight.number}
+    scene["camera"] = list(sight.camera)
     objects = [
         {
             "id": thing.id,

@@ -34,7 +34,7 @@ class BackgroundMotion:
 
     def at(self, step: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """... 2: where the background at x, y goes during a step."""
-        return _basis(np.asarray(x, float), np.asarray(y, float)) @ self.steps[step]
+        return basis(np.asarray(x, float), np.asarray(y, float)) @ self.steps[step]
 
 
 def measure(pictures: Frames, things: np.ndarray) -> BackgroundMotion:
@@ -71,7 +71,7 @@ def _steady(pictures: Frames, things: np.ndarray) -> tuple[list["_Level"], np.nd
     return levels, whole
 
 
-def _basis(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def basis(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """... 2 8."""
     zero, one = np.zeros_like(x), np.ones_like(x)
     u = np.stack([one, x, y, zero, zero, zero, x * x, x * y], axis=-1)
@@ -90,7 +90,7 @@ class _Level:
         self.height = height
         y, x = np.mgrid[:height, :width].astype(np.float32)
         self.x, self.y = x, y
-        self.basis = _basis((x + 0.5 - width / 2) / height, (y + 0.5 - height / 2) / height) * height  # h w 2 8
+        self.basis = basis((x + 0.5 - width / 2) / height, (y + 0.5 - height / 2) / height) * height  # h w 2 8
         self.slope = np.stack([np.gradient(self.grey, axis=2), np.gradient(self.grey, axis=1)], axis=-1)  # f h w 2
 
     def _compare(self, motion: np.ndarray, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from kling.bench import background
+
 _STANDS_OUT_PX = 0.6  # a region moves at least so much differently from the background, a frame
 _STANDS_OUT = 4.0  # and so many times the usual disagreement of the background's own flow
 _LEAST_SHARE = 0.0015  # of the picture
@@ -126,8 +128,7 @@ def background_motion(flow: np.ndarray) -> np.ndarray:
 
 def background_at(motion: np.ndarray, x: float, y: float) -> np.ndarray:
     """2: where one step of a background's motion (8) takes what is at x, y; picture heights from the middle."""
-    a0, a1, a2, a3, a4, a5, a6, a7 = motion
-    return np.array([a0 + a1 * x + a2 * y + a6 * x * x + a7 * x * y, a3 + a4 * x + a5 * y + a6 * x * y + a7 * y * y])
+    return background.basis(np.asarray(x, float), np.asarray(y, float)) @ motion
 
 
 @lru_cache(maxsize=8)

@@ -8,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import ray.data as ray_data
 import torch
 
 from data.ledger import checked_counts, read_ledger
-from data.pipeline import Job, curate
+from data.pipeline import Job, curate, flow
+from data.tries import Tries
 from data.work import Outcome, Source
 from kling import shards, storage
 from kling.errors import ConfigError, InternalError
@@ -268,6 +271,23 @@ def test_two_thousand_tiny_files(tmp_path, ray_cluster):
 def test_another_recipe_is_refused(curated, raw):
     with pytest.raises(ConfigError, match="another preset, other weights"):
         curate(job(raw[0], curated), lambda done, total: None)
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "gpus", "pools"), [(1, 0, [1, 1]), (2, 0, [1, 2]), (6, 0, [3, 6]), (6, 1, [3, 1])]
+)
+def test_every_core_measures_and_every_gpu_encodes(tmp_path, ray_cluster, monkeypatch, num_workers, gpus, pools):
+    """Readers and encoders; the local cluster has no GPU, and one encoder waits for it."""
+    made, strategy = [], ray_data.ActorPoolStrategy
+
+    def counted(*, size: int):
+        made.append(size)
+        return strategy(size=size)
+
+    monkeypatch.setattr(ray_data, "ActorPoolStrategy", counted)
+    wanted = replace(job(tmp_path, tmp_path / "set"), num_workers=num_workers, gpus_per_encoder=gpus)
+    flow(wanted, [Source(name="a", uri="a", fingerprint="")], Tries())
+    assert made == pools
 
 
 def test_counts_that_do_not_add_up_fail_the_run():

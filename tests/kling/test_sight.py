@@ -57,6 +57,18 @@ def test_rendered_clips_are_labelled(rendered, looked):
     assert said >= 0.8 * seen and right >= 0.9 * said
 
 
+def test_the_number_of_things_is_told_where_it_is_sure(rendered, looked, monkeypatch):
+    said = [
+        (sight.number, sum(map(counts, truths(sidecar)))) for sight, (_, sidecar) in zip(looked, rendered, strict=True)
+    ]
+    told = [number == true for number, true in said if number is not None]
+    assert len(told) >= len(said) / 2 and sum(told) >= 0.9 * len(told)
+    frames, sidecar = rendered[0]
+    monkeypatch.setitem(labels.SURE, "number", 1.1)
+    unsure = labels.see(frames, fps=sidecar.fps)
+    assert unsure.number is None and unsure.things
+
+
 def test_what_is_seen_does_not_depend_on_the_frame_rate(rendered):
     """At 24 frames a second every third is looked at: the same labels, and tracks for all frames."""
     frames, _ = rendered[0]

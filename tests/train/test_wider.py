@@ -7,23 +7,12 @@ import torch
 
 from kling.errors import CheckpointError
 from kling.model.checkpoint import load_part, read_card, save_part
-from kling.model.config import VAEConfig
+from kling.model.text import TextEncoder
 from kling.model.vae import VideoVAE
 from kling.presets import get_preset
 from train.wider import Wider, widened, wider
 
-NARROW = VAEConfig(
-    base_dim=8,
-    decoder_base_dim=8,
-    z_dim=6,
-    dim_mult=(1, 2, 2),
-    num_res_blocks=1,
-    temporal_downsample=(True, True),
-    patch_size=2,
-    is_residual=True,
-    in_channels=12,
-    out_channels=12,
-)
+NARROW = replace(get_preset("tiny").vae, base_dim=8, decoder_base_dim=8, z_dim=6, dim_mult=(1, 2, 2))
 
 
 @pytest.fixture
@@ -89,3 +78,10 @@ def test_the_command_writes_a_part_of_the_presets_sizes(tmp_path):
     assert f"z_dim {config.z_dim // 2} made {config.z_dim}" in said
     assert read_card(str(tmp_path / "out")).parts["vae"].config["z_dim"] == config.z_dim
     load_part(str(tmp_path / "out"), "vae", VideoVAE(config))
+
+
+def test_a_folder_without_a_vae_is_refused(tmp_path, small):
+    save_part(str(tmp_path / "source"), "text", TextEncoder(small.text), preset="tiny", note="")
+    with pytest.raises(CheckpointError, match="the folder has no VAE"):
+        wider(Wider(preset="tiny", source=str(tmp_path / "source"), out=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
