@@ -15,8 +15,10 @@ from pathlib import Path
 
 import ray
 import ray.train as ray_train
+from ray._private.worker import get_dashboard_url
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from kling import __version__, storage
 from kling.errors import RAY_FIX, InternalError, KlingError, StorageError, starting
@@ -79,6 +81,8 @@ def located(run: TrainRun) -> TrainRun:
 def connect(num_workers: int) -> None:
     """Join the cluster we are a job of (RAY_ADDRESS), or start one in this process that ends with it."""
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # How often the ranks are looked at. A rank that tells of a checkpoint waits for that look, and does not train.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")
@@ -99,7 +103,7 @@ def connect(num_workers: int) -> None:
 def _fit(run: TrainRun, preset: Preset, encoders: str) -> None:
     on_gpu = ray.cluster_resources().get("GPU", 0) >= run.num_workers
     storage_path = storage.join(run.out, "ray")
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _rank,
         train_loop_config={"run": run, "preset": preset, "encoders": encoders},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=600),
@@ -111,6 +115,18 @@ def _fit(run: TrainRun, preset: Preset, encoders: str) -> None:
         ),
     )
     trainer.fit()
+
+
+class _Trainer(TorchTrainer):
+    """Without what frees the ranks' places after a controller's death where it cannot work.
+
+    It asks the dashboard whether the controller lives. A cluster of our own has no dashboard, and ends with this
+    process: there each run, and each start after a lost rank, waited 12 s for that question to time out.
+    """
+
+    def _create_default_callbacks(self) -> list:
+        made = super()._create_default_callbacks()
+        return made if get_dashboard_url() else [c for c in made if not isinstance(c, PlacementGroupCleanerCallback)]
 
 
 def _rank(config: dict) -> None:

@@ -112,7 +112,10 @@ def _is_time(job: dict, kill: dict) -> bool:
 
 if __name__ == "__main__":
     faulthandler.enable(all_threads=False)
-    import train.loop  # noqa: F401 (once, before forking)
+    # Once, before forking. DeepSpeed imports its Muon, and with it torch's compiler, in every rank that does not have it.
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+
+    import train.loop  # noqa: F401
 
     for given in json.loads(sys.argv[1]):
         _run(given)
