@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_an_unreachable_service_is_one_line(monkeypatch: pytest.MonkeyPatch):
     from kling.client import client as module
 
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(module, "Client", partial(module.Client, sleep=lambda _: None))
     with pytest.raises(ServiceError):
         contestants.service("x", "http://127.0.0.1:9", "key", steps=1, plan=True)
 
