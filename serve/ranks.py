@@ -134,8 +134,9 @@ class Rank(_Process):
 
     def make(self, job: Job) -> Iterator[Event]:
         """Denoise one task from its last saved state; ends with `denoised`, the state saved, or with `stopped`."""
-        with self._keeper.task():
-            yield from _loaded(self._denoiser).run(job, self._wants_stop(job))
+        wants_stop = self._wants_stop(job)
+        with self._keeper.task(wants_stop):
+            yield from _loaded(self._denoiser).run(job, wants_stop)
 
 
 @ray.remote(concurrency_groups={"health": 1, "control": 1})  # type: ignore[call-overload]
@@ -157,8 +158,9 @@ class Decoder(_Process):
 
     def decode(self, job: Job) -> Iterator[Decoded]:
         """Frames to storage as they come, then the whole video."""
-        with self._keeper.task():
-            yield from _loaded(self._maker).run(job, self._wants_stop(job))
+        wants_stop = self._wants_stop(job)
+        with self._keeper.task(wants_stop):
+            yield from _loaded(self._maker).run(job, wants_stop)
 
 
 def _loaded(worker: Worker | None) -> Worker:

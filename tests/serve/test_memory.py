@@ -100,15 +100,16 @@ def test_a_little_is_kept_for_the_next_task_and_much_is_not(monkeypatch):
     monkeypatch.setattr("serve.memory.release_memory", lambda: memory.update(now=idle))
     keeper = Keeper()
 
-    def left(num_bytes: int) -> int:
-        with keeper.task():
+    def left(num_bytes: int, *, stopped: bool = False) -> int:
+        with keeper.task(lambda: stopped):
             memory["now"] += num_bytes
         return memory["now"] - idle
 
     assert left(1) == 0, "what it holds when idle is not known yet"
     assert left(KEPT_BYTES // 2) == left(0) == KEPT_BYTES // 2
     assert left(KEPT_BYTES) == 0
-    with pytest.raises(ValueError, match="failed"), keeper.task():
+    assert left(KEPT_BYTES // 2, stopped=True) == 0, "a cancel frees all of it"
+    with pytest.raises(ValueError, match="failed"), keeper.task(lambda: False):
         memory["now"] += 2 * KEPT_BYTES
         raise ValueError("failed")
     assert memory["now"] == idle
