@@ -112,7 +112,7 @@ def _is_time(job: dict, kill: dict) -> bool:
 
 if __name__ == "__main__":
     faulthandler.enable(all_threads=False)
-    # Once, before forking. DeepSpeed imports its Muon, and with it torch's compiler, in every rank that does not have it.
+    # Once, before forking: DeepSpeed imports its Muon, and with it torch's compiler, in every rank that has not.
     import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
 
     import train.loop  # noqa: F401

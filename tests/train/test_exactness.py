@@ -30,7 +30,10 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
         "muon, zero 3 on 2": {"world": 2, "zero_stage": 3, "optimizer": MUON},
     }
     launch(
-        [make_job(root / name, dataset, encoders, **{"optimizer": ADAM, "steps": STEPS, **how}) for name, how in arrangements.items()]
+        [
+            make_job(root / name, dataset, encoders, **{"optimizer": ADAM, "steps": STEPS, **how})
+            for name, how in arrangements.items()
+        ]
     )
     films = read_frames(root / "2" / "samples" / "step-000030.mp4")[0]
     assert films.shape == (17, 2 * 64, 3 * 64, 3)  # two clips; each as it is, with its plan, from text alone
