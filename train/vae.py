@@ -84,9 +84,6 @@ class VAEState:
         if run.freeze_encoder:
             self.vae.net.encoder.requires_grad_(False)
             self.vae.net.quant_conv.requires_grad_(False)
-        for param in self.vae.parameters():
-            if param.ndim == 5:  # 30 % faster on CPU
-                param.data = param.data.contiguous(memory_format=torch.channels_last_3d)
         self.ema = EMA(self.vae, decay=run.ema)
         hidden, rest = split_for_muon(self.vae, keep=("conv_in", "conv_out"))
         hidden, rest = [p for p in hidden if p.requires_grad], [p for p in rest if p.requires_grad]
@@ -203,7 +200,10 @@ def pixel_weight(video: Video, contrast: float) -> Float[Tensor, "b 1 f h w"]:
     Surroundings are 17 pixels wide. The mean over a clip is 1, so that the weight moves attention and not the rate.
     """
     frames = rearrange(video, "b c f h w -> (b f) c h w")
-    around = avg_pool2d(frames, 17, stride=1, padding=8, count_include_pad=False)
+    around = frames
+    for kernel in ((17, 1), (1, 17)):  # one after the other: the same means, for an eighth of the time
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        around = avg_pool2d(around, kernel, stride=1, padding=padding, count_include_pad=False)
     differs = rearrange((frames - around).abs().mean(dim=1, keepdim=True), "(b f) c h w -> b c f h w", b=len(video))
     weight = 1 + contrast * differs
     return weight / weight.mean(dim=(2, 3, 4), keepdim=True)

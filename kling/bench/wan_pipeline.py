@@ -145,9 +145,16 @@ def _wan_pipeline(ours: Pipeline, steps: int) -> Any:
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=ours.text.net,
-        vae=ours.vae.net,
+        vae=_as_it_comes(ours.vae.net),
         scheduler=Scheduler(shift=1.0),
         transformer=transformer.eval().requires_grad_(False),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _as_it_comes(ours: torch.nn.Module) -> Any:
+    """diffusers' VAE with our tensors. Ours has convolutions of another library in the same class."""
+    vae: Any = type(ours).from_config(ours.config)  # type: ignore[attr-defined]
+    vae.load_state_dict(ours.state_dict())
+    return vae.eval().requires_grad_(False)

@@ -40,6 +40,19 @@ def test_stream_equals_whole(vae: VideoVAE, pushes: tuple[int, ...]):
     torch.testing.assert_close(torch.cat(parts, dim=2), whole)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_without_gradients_another_convolution_gives_the_same(vae: VideoVAE, monkeypatch: pytest.MonkeyPatch):
+    calls, real = [], torch.mkldnn_convolution
+    monkeypatch.setattr(torch, "mkldnn_convolution", lambda *given: calls.append(given) or real(*given))
+    latents, video = torch.randn(1, 4, 3, 4, 4), torch.rand(1, 3, 9, 32, 32) * 2 - 1
+    own = vae.decode(latents), vae.encode(video)
+    assert not calls and own[1].requires_grad, "training has gradients"
+    with torch.no_grad():
+        quick = vae.decode(latents), vae.encode(video)
+    assert len(calls) > 2 * sum(isinstance(module, torch.nn.Conv3d) for module in vae.net.decoder.modules())
+    torch.testing.assert_close(quick, own, atol=1e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_encode_is_causal(vae: VideoVAE):
     video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
