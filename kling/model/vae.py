@@ -147,6 +147,6 @@ def _convolved(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) 
     (docs/benchmarks/tiny.md). oneDNN's has no gradient when it is called by name.
     """
     quick = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    if torch.is_grad_enabled() or not quick:
+    if torch.is_grad_enabled() or not quick or isinstance(conv.padding, str):
         return nn.Conv3d._conv_forward(conv, x, weight, bias)
     return torch.mkldnn_convolution(x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
