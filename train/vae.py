@@ -201,7 +201,7 @@ def pixel_weight(video: Video, contrast: float) -> Float[Tensor, "b 1 f h w"]:
     """
     frames = rearrange(video, "b c f h w -> (b f) c h w")
     around = frames
-    for kernel in ((17, 1), (1, 17)):  # one after the other: the same means, for an eighth of the time
+    for kernel in ((17, 1), (1, 17)):  # the same means, of 34 pixels in place of 289
         padding = (kernel[0] // 2, kernel[1] // 2)
         around = avg_pool2d(around, kernel, stride=1, padding=padding, count_include_pad=False)
     differs = rearrange((frames - around).abs().mean(dim=1, keepdim=True), "(b f) c h w -> b c f h w", b=len(video))

@@ -144,7 +144,7 @@ def _convolved(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) 
     """What ``conv`` does to x, by oneDNN where PyTorch would not take it.
 
     For one small clip on a CPU, PyTorch takes a convolution of its own, which needs more than twice the time
-    (docs/benchmarks/tiny.md). oneDNN's has no gradient when it is called by name.
+    (docs/log.md). oneDNN's has no gradient when it is called by name.
     """
     quick = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
     if torch.is_grad_enabled() or not quick or isinstance(conv.padding, str):

@@ -10,8 +10,8 @@ from kling.media.video import read_frames
 from .conftest import make_job
 from .launch import launch, losses
 
-STEPS = 30
-ADAM = {"warmup": 5, "lr": 4e-3}  # four times the usual: in 30 steps something is to be learned
+STEPS = 50
+ADAM = {"warmup": 5, "lr": 2e-3}  # twice the usual: in 50 steps something is to be learned
 MUON = {**ADAM, "kind": "muon"}
 
 
@@ -21,7 +21,7 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
     root = tmp_path_factory.mktemp("curves")
     arrangements = {
         "1": {"world": 1},
-        "2": {"world": 2, "validate_every": 15, "films_every": 15, "num_films": 2, "film_steps": 2},
+        "2": {"world": 2, "validate_every": 25, "films_every": 25, "num_films": 2, "film_steps": 2},
         "4": {"world": 4},
         "zero 3 on 2": {"world": 2, "zero_stage": 3},
         "2 ranks a clip": {"world": 2, "sequence_parallel": 2},
@@ -30,19 +30,16 @@ def curves(tmp_path_factory, dataset: str, encoders: str) -> dict[str, dict[int,
         "muon, zero 3 on 2": {"world": 2, "zero_stage": 3, "optimizer": MUON},
     }
     launch(
-        [
-            make_job(root / name, dataset, encoders, **{"optimizer": ADAM, "steps": STEPS, **how})
-            for name, how in arrangements.items()
-        ]
+        [make_job(root / name, dataset, encoders, **{"optimizer": ADAM, **how}) for name, how in arrangements.items()]
     )
-    films = read_frames(root / "2" / "samples" / "step-000030.mp4")[0]
+    films = read_frames(root / "2" / "samples" / "step-000050.mp4")[0]
     assert films.shape == (17, 2 * 64, 3 * 64, 3)  # two clips; each as it is, with its plan, from text alone
     assert films.std() > 1
     told = {line["step"]: line for line in map(json.loads, (root / "2" / "metrics.jsonl").read_text().splitlines())}
-    assert [step for step, line in told.items() if line.get("film_s", 0) > 0] == [15, 30]
+    assert [step for step, line in told.items() if line.get("film_s", 0) > 0] == [25, 50]
     board = EventAccumulator(str(root / "2" / "tensorboard"))
     board.Reload()
-    assert [(image.step, image.width) for image in board.Images("held_out")] == [(15, 576), (30, 576)]
+    assert [(image.step, image.width) for image in board.Images("held_out")] == [(25, 576), (50, 576)]
     return {name: losses(root / name) for name in arrangements}
 
 
@@ -65,7 +62,7 @@ def test_muon_on_any_ranks_gives_the_same_losses(curves, name: str):
 @pytest.mark.parametrize("name", ["1", "muon, 1"])
 def test_the_loss_falls(curves, name: str):
     values = list(curves[name].values())
-    assert sum(values[-10:]) < 0.98 * sum(values[:10])  # random latents: only their scale can be learned
+    assert sum(values[-10:]) < 0.97 * sum(values[:10])  # random latents: only their scale can be learned
 
 
 def test_three_ranks_give_the_losses_of_one_and_one_goes_on_for_three(tmp_path, dataset: str, encoders: str):

@@ -21,7 +21,7 @@ import pytest
 from kling.errors import InputError
 from kling.model.checkpoint import load_part
 from kling.model.dit import DiT
-from train import checkpoint
+from train import checkpoint, trainer
 from train.config import OptimizerConfig, TrainRun
 from train.trainer import train_dit
 
@@ -186,6 +186,18 @@ def test_a_node_whose_raylet_is_killed_costs_no_step(ray_cluster, undisturbed, d
         remove_placement_group(full)
     assert "lost ranks" in (out / "events.jsonl").read_text()
     assert losses(out) == losses(undisturbed)
+
+
+def test_nothing_waits_for_a_dashboard_that_is_not_there(ray_cluster, monkeypatch):
+    """What frees places after a controller's death asks the dashboard: it stays where there is one."""
+
+    def cleaners() -> int:
+        made = trainer._Trainer(print)._create_default_callbacks()
+        return sum(isinstance(callback, trainer.PlacementGroupCleanerCallback) for callback in made)
+
+    assert cleaners() == 0
+    monkeypatch.setattr(trainer, "get_dashboard_url", lambda: "127.0.0.1:8265")
+    assert cleaners() == 1
 
 
 @pytest.mark.timeout(600)
